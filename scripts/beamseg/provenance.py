@@ -1,0 +1,105 @@
+"""What a result was made from: digests, versions, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and numpy scalars unwrapped: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, default=_plain, indent=1, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{type(value).__name__} has no place in a result's JSON")
+
+
+def digest(value: Any) -> str:
+    """Digest of any JSON-like value, 16 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, 16 hexadecimal digits; reads in blocks of 1 MiB."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def identity(stage: str, settings: Any, inputs: dict[str, str | Path | list[str] | None]) -> str:
+    """Identity of a stage's result: its settings and the content of the small files it reads.
+
+    Two runs with the same identity give the same arrays, so a slab that bears it need not be computed again.
+    Inputs are manifests, plans and weights, never volumes: those are named by digests inside the manifests.
+    """
+    contents: dict[str, Any] = {}
+    for name, paths in sorted(inputs.items()):
+        if paths is None:
+            continue
+        many = paths if isinstance(paths, list) else [paths]
+        contents[name] = [file_digest(path) for path in many]
+    return digest({"stage": stage, "settings": settings, "inputs": contents})
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is fsynced and renamed, else removed.
+
+    A reader sees the old file or the new one, never half of one, whenever the writer is killed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write canonical JSON atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(canonical_json(value) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text())
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes: written into the bundle and the metrics."""
+    packages = ("beamseg", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "h5py", "dask", "snakemake")
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,260 @@
+"""Slabs: the files a volume is cut into along z, one HDF5 file per slab and stage.
+
+A slab is the unit of files and of resume. A stage writes its slabs, then one manifest (JSON) that lists them with
+digests; readers go by manifests and refuse a missing slab. A part `k-of-n` takes every n-th slab and leaves a
+manifest of its own; the manifests of all parts together make the volume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # before h5py: network file systems often refuse locks
+
+import h5py
+import hdf5plugin
+from tqdm import tqdm
+
+from .errors import InputError
+from .provenance import atomic_path, read_json, write_json
+
+ALIGN = 8
+CHUNK = (8, 256, 256)
+MAX_SLAB_BYTES = 4 * 2**30
+UNLABELLED = 255
+
+
+def slab_borders(n_slices: int, depth: int) -> list[tuple[int, int]]:
+    """Cut `n_slices` into slabs [z0, z1) that start at multiples of 8; the last takes the remainder.
+
+    `depth` is rounded down to a multiple of 8 (at least 8). A volume under 16 slices is one slab, and a remainder
+    shorter than 8 slices joins the slab before it.
+    """
+    if n_slices < 2 * ALIGN:
+        return [(0, n_slices)]
+    depth = max(ALIGN, depth // ALIGN * ALIGN)
+    starts = list(range(0, n_slices, depth))
+    if len(starts) > 1 and n_slices - starts[-1] < ALIGN:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n_slices], strict=True))
+
+
+def default_depth(shape: Sequence[int], itemsize: int = 2, most: int = 128) -> int:
+    """Slab depth in slices: at most `most`, and at most 4 GiB of `itemsize`-byte voxels."""
+    slice_bytes = int(shape[1]) * int(shape[2]) * itemsize
+    return max(ALIGN, min(most, MAX_SLAB_BYTES // max(1, slice_bytes)))
+
+
+def parse_part(part: str) -> tuple[int, int]:
+    """`'2-of-4'` -> (1, 4): index from 0, and the number of parts."""
+    index, _, count = part.partition("-of-")
+    return int(index) - 1, int(count)
+
+
+def slab_arrays(dtypes: dict[str, Any], shape: tuple[int, int, int]) -> dict[str, dict[str, Any]]:
+    """h5py options per array: chunks of (8, 256, 256); blosc-lz4 bitshuffle for grey levels, gzip for labels."""
+    chunks = tuple(min(c, s) for c, s in zip(CHUNK, shape, strict=True))
+    options: dict[str, dict[str, Any]] = {}
+    for name, dtype in dtypes.items():
+        if np.dtype(dtype).itemsize > 1:
+            filters = dict(hdf5plugin.Blosc(cname="lz4", clevel=5, shuffle=hdf5plugin.Blosc.BITSHUFFLE))
+        else:
+            filters = {"compression": "gzip", "compression_opts": 1}
+        options[name] = {"dtype": np.dtype(dtype), "shape": shape, "chunks": chunks, **filters}
+    return options
+
+
+class SlabWriter:
+    """One open slab file: `put(name, z, block)` writes slices z … of the volume's z axis, in increasing order."""
+
+    def __init__(self, file: h5py.File, z0: int) -> None:
+        self._file, self._z0 = file, z0
+        self._hashes = {name: hashlib.sha256() for name in file}
+        self._next = dict.fromkeys(file, z0)
+        self.notes: dict[str, Any] = {}
+
+    def put(self, name: str, z: int, block: np.ndarray) -> None:
+        """Write `block` (nz, y, x) at slice `z` of the volume; raises ValueError when slices come out of order."""
+        if z != self._next[name]:
+            raise ValueError(f"slab array {name!r}: slice {z} came, slice {self._next[name]} was due")
+        block = np.ascontiguousarray(block, dtype=self._file[name].dtype)
+        self._file[name][z - self._z0 : z - self._z0 + len(block)] = block
+        self._hashes[name].update(memoryview(block).cast("B"))
+        self._next[name] += len(block)
+
+    def finish(self, z1: int) -> dict[str, str]:
+        """Digests of the arrays; raises ValueError if one of them was not written to its end."""
+        for name, z in self._next.items():
+            if z != z1:
+                raise ValueError(f"slab array {name!r} ends at slice {z}, not at {z1}")
+        return {name: value.hexdigest()[:16] for name, value in self._hashes.items()}
+
+
+def run_slabs(
+    manifest: str | Path,
+    *,
+    stage: str,
+    identity: str,
+    shape: tuple[int, int, int],
+    depth: int,
+    dtypes: dict[str, Any],
+    fill: Callable[[int, int, SlabWriter], None],
+    part: str = "1-of-1",
+    notes: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Compute the slabs of one part of a stage and write its manifest; finished slabs are kept.
+
+    Parameters
+    ----------
+    manifest : path
+        The stage's output, `<folder>/<part>.json`; slab files `slab_<z0>.h5` go beside it.
+    identity : str
+        Digest of settings and inputs. A slab file that bears it is complete (it was renamed into place) and is
+        not computed again.
+    shape : (z, y, x)
+        Of the whole volume.
+    depth : int
+        Slab depth in slices.
+    dtypes : dict
+        Array name -> dtype of what each slab holds.
+    fill : callable
+        `fill(z0, z1, writer)` writes slices z0 … z1 of every array, in order. What it leaves in `writer.notes`
+        (JSON-like) is kept in the manifest entry of the slab.
+    part : str
+        `k-of-n`; this call takes every n-th slab from the k-th.
+    notes : dict, optional
+        Further entries of the manifest.
+
+    Returns
+    -------
+    dict
+        The manifest: stage, identity, shape, part, arrays, slabs [{z0, z1, file, digests, notes}].
+    """
+    manifest = Path(manifest)
+    index, count = parse_part(part)
+    borders = slab_borders(shape[0], depth)[index::count]
+    entries = []
+    voxels = sum(z1 - z0 for z0, z1 in borders) * shape[1] * shape[2]
+    with tqdm(total=voxels, unit="voxel", unit_scale=True, desc=stage, mininterval=5) as progress:
+        for z0, z1 in borders:
+            path = manifest.parent / f"slab_{z0:06d}.h5"
+            entry = _finished(path, identity)
+            if entry is None:
+                entry = _write_slab(path, identity, (z0, z1), shape, dtypes, fill)
+            entries.append({"z0": z0, "z1": z1, "file": path.name, **entry})
+            progress.update((z1 - z0) * shape[1] * shape[2])
+    result = {
+        "stage": stage,
+        "identity": identity,
+        "shape": list(shape),
+        "part": part,
+        "arrays": {name: np.dtype(dtype).name for name, dtype in dtypes.items()},
+        "slabs": entries,
+        **(notes or {}),
+    }
+    write_json(manifest, result)
+    return result
+
+
+def _finished(path: Path, identity: str) -> dict[str, Any] | None:
+    """Digests and notes of a slab already written under this identity, else None."""
+    if not path.exists():
+        return None
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("identity") != identity:
+                return None
+            return json.loads(file.attrs["entry"])
+    except (OSError, KeyError):
+        return None
+
+
+def _write_slab(
+    path: Path,
+    identity: str,
+    border: tuple[int, int],
+    shape: tuple[int, int, int],
+    dtypes: dict[str, Any],
+    fill: Callable[[int, int, SlabWriter], None],
+) -> dict[str, Any]:
+    z0, z1 = border
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            for name, options in slab_arrays(dtypes, (z1 - z0, *shape[1:])).items():
+                file.create_dataset(name, **options)
+            writer = SlabWriter(file, z0)
+            fill(z0, z1, writer)
+            entry = {"digests": writer.finish(z1), "notes": writer.notes}
+            file.attrs["identity"] = identity
+            file.attrs["entry"] = json.dumps(entry, sort_keys=True)
+    return entry
+
+
+class SlabVolume:
+    """A volume read through the manifests of a stage's parts.
+
+    Raises
+    ------
+    InputError
+        If a slab is missing from the manifests or from the disk.
+    """
+
+    def __init__(self, manifests: Sequence[str | Path], array: str) -> None:
+        self.array = array
+        self._slabs: list[tuple[int, int, Path]] = []
+        self.manifests = [read_json(path) for path in manifests]
+        for path, manifest in zip(manifests, self.manifests, strict=True):
+            if array not in manifest["arrays"]:
+                raise InputError(
+                    path, f"arrays {sorted(manifest['arrays'])}", f"an array {array!r}", "remove the file and rerun"
+                )
+            self._slabs += [(s["z0"], s["z1"], Path(path).parent / s["file"]) for s in manifest["slabs"]]
+        self._slabs.sort()
+        self.shape: tuple[int, int, int] = tuple(self.manifests[0]["shape"])
+        self.dtype = np.dtype(self.manifests[0]["arrays"][array])
+        z = 0
+        for z0, z1, path in self._slabs:
+            if z0 != z:
+                break
+            if not path.exists():
+                raise InputError(path, "no such slab file", "the slab that its manifest lists", _REBUILD)
+            z = z1
+        if z != self.shape[0]:
+            raise InputError(manifests[0], f"slabs up to slice {z}", f"{self.shape[0]} slices", _REBUILD)
+        self._open: dict[Path, h5py.File] = {}
+
+    def slabs(self) -> Iterator[dict[str, Any]]:
+        """Manifest entries of all slabs, in order of z."""
+        yield from sorted((s for m in self.manifests for s in m["slabs"]), key=lambda s: s["z0"])
+
+    def read(self, z0: int, z1: int, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
+        """Slices z0 … z1 (clipped to the volume) and the window y, x; shape (z, y, x)."""
+        z0, z1 = max(0, z0), min(self.shape[0], z1)
+        pieces = []
+        for s0, s1, path in self._slabs:
+            if s0 < z1 and s1 > z0:
+                pieces.append(self._file(path)[self.array][max(z0, s0) - s0 : min(z1, s1) - s0, y, x])
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _file(self, path: Path) -> h5py.File:
+        if path not in self._open:
+            if len(self._open) >= 16:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[path] = h5py.File(path, "r")
+        return self._open[path]
+
+    def close(self) -> None:
+        """Close the slab files."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+
+_REBUILD = "rerun the stage: delete its manifest and start the same command again"
