@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import colorsys
+import re
 from typing import Any
+
+from .errors import InputError
 
 # Okabe and Ito (2008), dark to light after black for the background; then tints for many clusters.
 COLOURS = (
@@ -19,7 +23,15 @@ COLOURS = (
 )
 
 
-def class_table(n_clusters: int, classes: dict[str, Any] | None) -> list[dict[str, Any]]:
+def colour(index: int) -> str:
+    """The palette's colour of an index, '#rrggbb'; past the palette, hues by the golden ratio."""
+    if index < len(COLOURS):
+        return COLOURS[index]
+    red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.45, 0.85)
+    return f"#{round(red * 255):02X}{round(green * 255):02X}{round(blue * 255):02X}"
+
+
+def class_table(n_clusters: int, classes: dict[str, Any] | None, where: str = "classes") -> list[dict[str, Any]]:
     """The class table: [{id, name, colour, clusters}], one class per cluster unless `classes` merges some.
 
     Parameters
@@ -27,17 +39,59 @@ def class_table(n_clusters: int, classes: dict[str, Any] | None) -> list[dict[st
     n_clusters : int
     classes : dict, optional
         The configuration's `classes` map: name -> {clusters: [ids], colour: '#rrggbb' (optional)}. Clusters that it
-        does not name stay classes of their own, `cluster <id>`.
+        does not name stay classes of their own, `cluster <id>`. Classes are in the order of their lowest cluster.
+    where : str
+        Names the key in errors.
+
+    Raises
+    ------
+    InputError
+        If a class names a cluster that is not there, two classes name the same one, or a colour is none.
     """
     rows: list[dict[str, Any]] = []
-    named = {c for entry in (classes or {}).values() for c in entry["clusters"]}
+    owner: dict[int, str] = {}
     for name, entry in (classes or {}).items():
+        for cluster in entry["clusters"]:
+            if not 0 <= cluster < n_clusters:
+                raise InputError(
+                    f"{where}.{name}.clusters",
+                    f"cluster {cluster}",
+                    f"clusters 0 to {n_clusters - 1}",
+                    "see the cuts in the report's histogram for which cluster is which",
+                )
+            if cluster in owner:
+                raise InputError(
+                    f"{where}.{name}.clusters",
+                    f"cluster {cluster}, which {owner[cluster]!r} has too",
+                    "each cluster in one class",
+                    "take it out of one of them",
+                )
+            owner[cluster] = name
+        if entry.get("colour") is not None and not re.fullmatch("#[0-9A-Fa-f]{6}", entry["colour"]):
+            raise InputError(
+                f"{where}.{name}.colour", repr(entry["colour"]), "'#rrggbb'", "quote six digits after the #"
+            )
+        if not entry["clusters"]:
+            raise InputError(
+                f"{where}.{name}.clusters", "an empty list", "a cluster or more", "name one or drop the class"
+            )
         rows.append({"name": name, "clusters": sorted(entry["clusters"]), "colour": entry.get("colour")})
     for cluster in range(n_clusters):
-        if cluster not in named:
+        if cluster not in owner:
             rows.append({"name": f"cluster {cluster}", "clusters": [cluster], "colour": None})
     rows.sort(key=lambda row: row["clusters"][0])
+    given = {row["colour"].upper() for row in rows if row["colour"]}
     for number, row in enumerate(rows):
         row["id"] = number
-        row["colour"] = row["colour"] or COLOURS[row["clusters"][0] % len(COLOURS)]
+        if row["colour"] is None:
+            index = row["clusters"][0]
+            while colour(index).upper() in given:
+                index += n_clusters
+            row["colour"] = colour(index)
+            given.add(colour(index).upper())
     return rows
+
+
+def rgb(text: str) -> tuple[int, int, int]:
+    """`'#E69F00'` -> (230, 159, 0)."""
+    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)

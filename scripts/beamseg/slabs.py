@@ -145,7 +145,7 @@ def run_slabs(
     with tqdm(total=voxels, unit="voxel", unit_scale=True, desc=stage, mininterval=5) as progress:
         for z0, z1 in borders:
             path = manifest.parent / f"slab_{z0:06d}.h5"
-            entry = _finished(path, identity)
+            entry = _finished(path, identity, z1)
             if entry is None:
                 entry = _write_slab(path, identity, (z0, z1), shape, dtypes, fill)
             entries.append({"z0": z0, "z1": z1, "file": path.name, **entry})
@@ -163,13 +163,13 @@ def run_slabs(
     return result
 
 
-def _finished(path: Path, identity: str) -> dict[str, Any] | None:
-    """Digests and notes of a slab already written under this identity, else None."""
+def _finished(path: Path, identity: str, z1: int) -> dict[str, Any] | None:
+    """Digests and notes of a slab already written up to `z1` under this identity, else None."""
     if not path.exists():
         return None
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("identity") != identity:
+            if file.attrs.get("identity") != identity or file.attrs.get("z1") != z1:
                 return None
             return json.loads(file.attrs["entry"])
     except (OSError, KeyError):
@@ -185,15 +185,14 @@ def _write_slab(
     fill: Callable[[int, int, SlabWriter], None],
 ) -> dict[str, Any]:
     z0, z1 = border
-    with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w") as file:
-            for name, options in slab_arrays(dtypes, (z1 - z0, *shape[1:])).items():
-                file.create_dataset(name, **options)
-            writer = SlabWriter(file, z0)
-            fill(z0, z1, writer)
-            entry = {"digests": writer.finish(z1), "notes": writer.notes}
-            file.attrs["identity"] = identity
-            file.attrs["entry"] = json.dumps(entry, sort_keys=True)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for name, options in slab_arrays(dtypes, (z1 - z0, *shape[1:])).items():
+            file.create_dataset(name, **options)
+        writer = SlabWriter(file, z0)
+        fill(z0, z1, writer)
+        entry = {"digests": writer.finish(z1), "notes": writer.notes}
+        file.attrs["identity"], file.attrs["z1"] = identity, z1
+        file.attrs["entry"] = json.dumps(entry, sort_keys=True)
     return entry
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+
+from .errors import InputError
+from .provenance import read_json
+from .readers import Source, open_source
+from .slabs import SlabVolume
 
 OUTSIDE = 0  # grey level outside the field of view
 MAX_GREY = 65535
@@ -55,8 +62,168 @@ class TableVolume:
         return self.table[self.volume.read(z0, z1, y, x)]
 
 
+class NormalizedVolume:
+    """A scan read from its source and normalized on the way: the same array as the cache holds.
+
+    Parameters
+    ----------
+    source : Source
+    entry : dict
+        `plan_entry` of the scan.
+    """
+
+    def __init__(self, source: Source, entry: dict[str, Any]) -> None:
+        self.source, self.entry = source, entry
+        self.shape = source.shape
+        self.dtype = np.dtype(np.uint16)
+
+    def read(self, z0: int, z1: int, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
+        """Grey levels of the window, uint16; 0 is outside."""
+        raw = self.source.read(z0, z1, y, x)
+        return normalize_block(raw, self.entry, y.indices(self.shape[1])[0], x.indices(self.shape[2])[0])
+
+
 def in_memory(volume: Volume, budget_mb: float, itemsize: int = 2) -> Volume:
     """The volume held as an array if it fits `budget_mb`, else the volume itself."""
     if isinstance(volume, ArrayVolume) or np.prod(volume.shape, dtype=float) * itemsize > budget_mb * 2**20:
         return volume
     return ArrayVolume(volume.read(0, volume.shape[0]))
+
+
+def fov_mask(fov: dict[str, Any], y0: int, y1: int, x0: int, x1: int) -> np.ndarray | None:
+    """Which pixels of the window [y0, y1) × [x0, x1) lie inside the field of view, bool (y, x); None means all.
+
+    `fov` is that of `scan.json`: a circle counts the pixels whose centres lie within `radius` of (`cy`, `cx`). The
+    value of a `constant` field of view is not looked at here, since it needs the voxels.
+    """
+    if "radius" not in fov:
+        return None
+    y = np.arange(y0, y1, dtype=np.float64)[:, None] - fov["cy"]
+    x = np.arange(x0, x1, dtype=np.float64)[None, :] - fov["cx"]
+    inside = y * y + x * x <= float(fov["radius"]) ** 2
+    return None if inside.all() else inside
+
+
+def valid_mask(raw: np.ndarray, fov: dict[str, Any]) -> np.ndarray | None:
+    """Which voxels are numbers and not the value that marks the outside, bool, as `raw`; None means all."""
+    valid = None
+    if raw.dtype.kind == "f":
+        finite = np.isfinite(raw)
+        valid = None if finite.all() else finite
+    if fov["kind"] == "constant" and fov.get("value") is not None:
+        other = raw != raw.dtype.type(fov["value"])
+        valid = other if valid is None else valid & other
+    return valid
+
+
+def plan_entry(plan: dict[str, Any], name: str) -> dict[str, Any]:
+    """What normalizes one scan: {range: [lo, hi], fov}, from the plan of its group."""
+    return {"range": plan["range"], "fov": plan["scans"][name]["fov"]}
+
+
+def grey_level(raw: np.ndarray, lo: float, hi: float) -> np.ndarray:
+    """Grey levels of raw values, uint16: lo … hi is 1 … 65535, clipped, rounded to the nearest.
+
+    float32 and float16 are computed in float32, everything else in float64, element by element, so that any tiling
+    gives the same levels. Infinite values clip; NaN gives 0.
+    """
+    work = np.float32 if raw.dtype.kind == "f" and raw.dtype.itemsize <= 4 else np.float64
+    level = np.subtract(raw, work(lo), dtype=work)
+    level *= work((MAX_GREY - 1) / (hi - lo))
+    level += work(1)
+    np.clip(level, 1, MAX_GREY, out=level)
+    np.rint(level, out=level)
+    if work is np.float32 or raw.dtype.kind == "f":
+        np.copyto(level, 0, where=np.isnan(level))
+    return level.astype(np.uint16)
+
+
+def normalize_block(raw: np.ndarray, entry: dict[str, Any], y0: int = 0, x0: int = 0) -> np.ndarray:
+    """Normalize a window of a scan.
+
+    Parameters
+    ----------
+    raw : ndarray, (z, y, x)
+        Voxels as stored.
+    entry : dict
+        `plan_entry` of the scan: `range` [lo, hi] and `fov`.
+    y0, x0 : int
+        Where the window lies in the slice, for the field of view.
+
+    Returns
+    -------
+    ndarray, uint16, (z, y, x)
+        Grey levels 1 … 65535; 0 outside the field of view and where the scan holds no number (NaN, infinity).
+    """
+    lo, hi = (float(v) for v in entry["range"])
+    fov = entry["fov"]
+    if raw.dtype.kind in "iu" and raw.dtype.itemsize <= 2:
+        info = np.iinfo(raw.dtype)
+        table = grey_level(np.arange(info.min, info.max + 1), lo, hi)
+        grey = np.roll(table, info.min)[raw.view(f"u{raw.dtype.itemsize}")] if info.min else table[raw]
+    else:
+        grey = grey_level(raw, lo, hi)
+    valid = valid_mask(raw, fov)
+    if valid is not None:
+        grey[~valid] = OUTSIDE
+    inside = fov_mask(fov, y0, y0 + raw.shape[1], x0, x0 + raw.shape[2])
+    if inside is not None:
+        grey[:, ~inside] = OUTSIDE
+    return grey
+
+
+def open_scan_source(scan_json: str | Path) -> Source:
+    """Open the input of a scan, where `source.json` beside `scan.json` says it lies now.
+
+    Raises
+    ------
+    InputError
+        If it has gone, or its shape or type is no longer what `scan.json` says.
+    """
+    scan = read_json(scan_json)
+    where = read_json(Path(scan_json).with_name("source.json"))
+    source = open_source(where["path"], where["dataset"])
+    found = (list(source.shape), source.dtype.name)
+    if found != (scan["shape"], scan["dtype"]):
+        raise InputError(
+            where["path"],
+            f"shape {found[0]}, {found[1]}",
+            f"shape {scan['shape']}, {scan['dtype']}, as when the scan was taken in",
+            "start the same command again; if that does not help, `touch` the file first",
+        )
+    return source
+
+
+def open_normalized(
+    scan_json: str | Path, plan_json: str | Path, manifests: Sequence[str | Path] | None = None
+) -> Volume:
+    """The normalized volume of a scan: from the cache if all of it is there, else from the source and the plan.
+
+    Both give the same array, bit by bit, so it does not matter when a cache was released.
+
+    Parameters
+    ----------
+    scan_json, plan_json : path
+    manifests : list of path, optional
+        Of all parts of `normalize`.
+    """
+    if manifests and cached(manifests):
+        return SlabVolume(manifests, "grey")
+    scan = read_json(scan_json)
+    return NormalizedVolume(open_scan_source(scan_json), plan_entry(read_json(plan_json), scan["name"]))
+
+
+def cached(manifests: Sequence[str | Path]) -> bool:
+    """Whether the slab files that the manifests list are on disk and make the whole volume."""
+    slabs = []
+    shape = None
+    for path in manifests:
+        manifest = read_json(path)
+        shape = manifest["shape"]
+        slabs += [(s["z0"], s["z1"], Path(path).parent / s["file"]) for s in manifest["slabs"]]
+    z = 0
+    for z0, z1, file in sorted(slabs):
+        if z0 != z or not file.exists():
+            return False
+        z = z1
+    return shape is not None and z == shape[0]

@@ -1,0 +1,51 @@
+"""beamseg: from reconstructed volumes to labelled volumes, without labels.
+
+The configuration is config/config.yaml of the working directory, else the one beside this file.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/simulate.smk"
+include: "workflow/rules/ingest.smk"
+include: "workflow/rules/histogram.smk"
+include: "workflow/rules/plan.smk"
+include: "workflow/rules/normalize.smk"
+include: "workflow/rules/pseudo_label.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/self_correct.smk"
+include: "workflow/rules/segment.smk"
+include: "workflow/rules/refine_mpp.smk"
+include: "workflow/rules/train_scm.smk"
+include: "workflow/rules/refine_scm.smk"
+include: "workflow/rules/bundle.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/export.smk"
+include: "workflow/rules/release.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+localrules:
+    all,
+    release,
+
+
+rule all:
+    """Every run of the table: metrics, report, labels, and the bundle of its group."""
+    default_target: True
+    input:
+        final_outputs(),
+
+
+onsuccess:
+    conclude(failed=False)
+
+
+onerror:
+    conclude(failed=True)

@@ -1,0 +1,140 @@
+"""Augmentation on tensors, batched: weak is geometry, strong is photometry (paper, section IV-B).
+
+Both are the same over all slices of a stack and are functions of (seed, step, index).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from .crops import keyed_rng
+
+GEOMETRIES = 8
+CLAHE_BINS = 256
+
+
+def to_unit(grey: torch.Tensor) -> torch.Tensor:
+    """Grey levels 1 … 65535 to float32 0 … 1; 0, the outside, to 0."""
+    return (grey.to(torch.float32) - 1.0).clamp_(min=0.0).mul_(1.0 / 65534.0)
+
+
+def draw_geometry(seed: int, step: int, batch: int) -> np.ndarray:
+    """One of the eight symmetries of the square per crop: rotations by 90° and vertical, horizontal, diagonal flips."""
+    return np.array([keyed_rng(seed, "weak", step, index).integers(GEOMETRIES) for index in range(batch)])
+
+
+def apply_geometry(images: torch.Tensor, which: np.ndarray) -> torch.Tensor:
+    """Turn each image (n, …, y, x) by its element: `which % 4` quarter turns, then a flip along x if `which >= 4`."""
+    turned = [_turn(image, int(g)) for image, g in zip(images, which, strict=True)]
+    return torch.stack(turned)
+
+
+def invert_geometry(images: torch.Tensor, which: np.ndarray) -> torch.Tensor:
+    """Undo `apply_geometry`."""
+    turned = [
+        torch.rot90(image.flip(-1) if g >= 4 else image, -(int(g) % 4), (-2, -1))
+        for image, g in zip(images, which, strict=True)
+    ]
+    return torch.stack(turned)
+
+
+def _turn(image: torch.Tensor, g: int) -> torch.Tensor:
+    image = torch.rot90(image, g % 4, (-2, -1))
+    return image.flip(-1) if g >= 4 else image
+
+
+def draw_photometry(seed: int, step: int, batch: int, settings: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Parameters of the strong augmentation per crop: gamma, jitter, CLAHE clip limit (0: none), contrast, brightness.
+
+    `settings` holds `probability` of each operation and the half-widths `gamma` (of log gamma), `jitter`,
+    `brightness`, `contrast`, and `clahe` (largest clip limit).
+    """
+    drawn = np.empty((batch, 6))
+    for index in range(batch):
+        rng = keyed_rng(seed, "strong", step, index)
+        used = rng.random(4) < settings["probability"]
+        u = rng.uniform(-1.0, 1.0, 6)
+        drawn[index] = (
+            np.exp(settings["gamma"] * u[0]) if used[0] else 1.0,
+            1.0 + settings["jitter"] * u[1] if used[1] else 1.0,
+            settings["jitter"] * u[2] if used[1] else 0.0,
+            1.0 + (settings["clahe"] - 1.0) * (u[3] + 1.0) / 2.0 if used[2] and settings["clahe"] > 0 else 0.0,
+            1.0 + settings["contrast"] * u[4] if used[3] else 1.0,
+            settings["brightness"] * u[5] if used[3] else 0.0,
+        )
+    names = ("gamma", "jitter_scale", "jitter_shift", "clahe", "contrast", "brightness")
+    return dict(zip(names, drawn.T, strict=True))
+
+
+def apply_photometry(images: torch.Tensor, inside: torch.Tensor, drawn: dict[str, np.ndarray]) -> torch.Tensor:
+    """Strong view of images (n, c, y, x) in 0 … 1; the outside (`inside` False) stays 0.
+
+    Gamma, then jitter (scale and shift), CLAHE, and contrast about the stack's mean with brightness.
+    """
+
+    def column(name: str) -> torch.Tensor:
+        return torch.as_tensor(drawn[name], dtype=torch.float32, device=images.device)[:, None, None, None]
+
+    out = images.clamp(min=1e-6) ** column("gamma")
+    out = (out * column("jitter_scale") + column("jitter_shift")).clamp_(0.0, 1.0)
+    chosen = np.flatnonzero(drawn["clahe"])
+    if len(chosen):
+        index = torch.as_tensor(chosen, device=images.device)
+        out[index] = clahe(out[index], inside[index], column("clahe")[index, 0, 0, 0])
+    mean = (out * inside).sum((1, 2, 3), keepdim=True) / inside.sum((1, 2, 3), keepdim=True).clamp(min=1)
+    out = (out - mean) * column("contrast") + mean + column("brightness")
+    return out.clamp_(0.0, 1.0) * inside
+
+
+def clahe(images: torch.Tensor, inside: torch.Tensor, limits: torch.Tensor, tiles: int = 4) -> torch.Tensor:
+    """Contrast-limited adaptive histogram equalization (Zuiderveld 1994), one table per tile for a whole stack.
+
+    Parameters
+    ----------
+    images : Tensor, float32, (n, c, y, x)
+        In 0 … 1.
+    inside : Tensor, bool, (n, c, y, x)
+        Pixels that the histograms count.
+    limits : Tensor, float32, (n,)
+        Clip limit as a multiple of a flat histogram's count.
+    tiles : int
+        Tiles along y and x.
+
+    Returns
+    -------
+    Tensor, float32, (n, c, y, x)
+        Bilinearly blended between the tables of the four nearest tile centres.
+    """
+    n, _, height, width = images.shape
+    level = (images * (CLAHE_BINS - 1)).round().long()
+    ty, wy = _tile_blend(height, tiles, images.device)
+    tx, wx = _tile_blend(width, tiles, images.device)
+    own_y = torch.arange(height, device=images.device) * tiles // height
+    own_x = torch.arange(width, device=images.device) * tiles // width
+    sample = torch.arange(n, device=images.device)[:, None, None, None] * tiles**2
+    tile = sample + own_y[:, None] * tiles + own_x
+    flat = (tile * CLAHE_BINS + level)[inside]
+    counts = torch.bincount(flat, minlength=n * tiles**2 * CLAHE_BINS).float().view(n, tiles**2, CLAHE_BINS)
+    total = counts.sum(-1, keepdim=True)
+    clip = limits[:, None, None] * total / CLAHE_BINS
+    excess = (counts - clip).clamp(min=0).sum(-1, keepdim=True)
+    clipped = torch.minimum(counts, clip) + excess / CLAHE_BINS
+    table = (clipped.cumsum(-1) / total.clamp(min=1)).flatten()
+    out = torch.zeros_like(images)
+    for y_tile, y_weight in zip(ty, wy, strict=True):
+        for x_tile, x_weight in zip(tx, wx, strict=True):
+            tile = sample + y_tile[:, None] * tiles + x_tile
+            out += (y_weight[:, None] * x_weight) * table[tile * CLAHE_BINS + level]
+    return out
+
+
+def _tile_blend(extent: int, tiles: int, device: torch.device) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Indices of the tile before and after each pixel, and their weights."""
+    centre = (torch.arange(extent, device=device, dtype=torch.float32) + 0.5) * tiles / extent - 0.5
+    before = centre.floor()
+    after_weight = centre - before
+    indices = [(before + i).clamp(0, tiles - 1).long() for i in (0, 1)]
+    return indices, [1.0 - after_weight, after_weight]

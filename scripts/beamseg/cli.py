@@ -1,0 +1,75 @@
+"""The command `beamseg`: what surrounds the workflow. The workflow itself is started with `snakemake`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .check import check
+from .config import flatten, load_runs
+from .errors import InputError
+from .init import init
+from .preview import preview
+from .recover import recover
+
+BASEDIR = Path(__file__).resolve().parents[2]
+
+
+def show_config(sample: str, workdir: Path) -> str:
+    """Every value of a sample's effective configuration and the layer it came from."""
+    runs, _ = load_runs(workdir, BASEDIR)
+    if sample not in runs:
+        raise InputError("sample", repr(sample), f"one of {', '.join(runs)}", "see the sample table")
+    run = runs[sample]
+    lines = []
+    for key, value in flatten(run.settings):
+        origin = run.origins.get(key) or next(
+            (layer for other, layer in run.origins.items() if key.startswith(f"{other}.")), "default"
+        )
+        lines.append((key, repr(value), origin))
+    width = [max(len(line[column]) for line in lines) for column in (0, 1)]
+    return "\n".join(f"{key:{width[0]}}  {value:{min(40, width[1])}}  {origin}" for key, value, origin in lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, do it, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="beamseg", description=__doc__)
+    parser.add_argument("--directory", type=Path, default=Path(), help="the working directory (default: here)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("init", help="write config/samples.tsv from the scans of a folder")
+    command.add_argument("folder", type=Path)
+    commands.add_parser("check", help="validate every sample and forecast time, memory and disk")
+    command = commands.add_parser("preview", help="every stage on a crop, with clusters for K = 2 … 8 side by side")
+    command.add_argument("sample")
+    command.add_argument("--bin", type=int, default=1, help="average this many voxels along each axis first")
+    command.add_argument("--steps", type=int, default=150, help="training steps of each stage")
+    command.add_argument("--contact-sheet-only", action="store_true", help="only the clusters, without training")
+    command = commands.add_parser("show_config", help="each value of a sample and the layer it came from")
+    command.add_argument("sample")
+    commands.add_parser("recover", help="after a killed snakemake: end its jobs and unlock the directory")
+    args = parser.parse_args(arguments)
+    workdir = args.directory.resolve()
+    try:
+        if args.command == "init":
+            added, refused = init(
+                args.folder, workdir / "config" / "samples.tsv", shipped=BASEDIR / "config" / "samples.tsv"
+            )
+            print(*(f"added    {line}" for line in added), *(f"not read {line}" for line in refused), sep="\n")
+            print(f"{len(added)} scans added to {workdir / 'config' / 'samples.tsv'}")
+        elif args.command == "check":
+            return check(workdir, BASEDIR)
+        elif args.command == "preview":
+            preview(workdir, BASEDIR, args.sample, args.bin, args.steps, train=not args.contact_sheet_only)
+        elif args.command == "show_config":
+            print(show_config(args.sample, workdir))
+        elif args.command == "recover":
+            return recover(workdir, BASEDIR)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

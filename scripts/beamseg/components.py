@@ -1,0 +1,162 @@
+"""Small 3-D components: found block by block along z, merged over block faces, replaced by what surrounds them.
+
+Two passes. The first labels each block of 8 slices, unites components that touch over a face, and leaves one table
+per block: local component -> new class, or 255 to keep it. The second labels the block again, which gives the same
+numbers, and looks them up. Memory holds one block and the components that touch a face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from skimage.measure import label as connected_voxels
+
+from .provenance import atomic_path
+
+BLOCK = 8  # slices; slabs start at multiples of 8, so a slab is made of whole blocks
+KEEP = UNLABELLED = 255
+
+
+def label_block(labels: np.ndarray) -> np.ndarray:
+    """Components of equal class, 6-connected, numbered from 1; 0 where `labels` is 255. (z, y, x) -> int."""
+    return connected_voxels(labels + np.uint8(1), background=0, connectivity=1)  # 255 + 1 wraps to 0
+
+
+def surrounding_votes(labels: np.ndarray, ids: np.ndarray, first: int, n_classes: int) -> np.ndarray:
+    """How many faces of each component touch each other class.
+
+    Parameters
+    ----------
+    labels : ndarray, uint8, (z + halo, y, x)
+        The block with the slice before and after it where the volume has them.
+    ids : ndarray, int, (z, y, x)
+        Components of slices `first` … of `labels`.
+
+    Returns
+    -------
+    ndarray, int64, (components + 1, n_classes)
+    """
+    n = int(ids.max()) + 1
+    votes = np.zeros(n * n_classes, np.int64)
+    core = labels[first : first + len(ids)]
+
+    def add(own: np.ndarray, classes: np.ndarray, neighbours: np.ndarray) -> None:
+        differs = (neighbours != classes) & (neighbours != UNLABELLED) & (classes != UNLABELLED)
+        index = own[differs].astype(np.int64) * n_classes + neighbours[differs]
+        votes[:] += np.bincount(index, minlength=len(votes))
+
+    for axis in (1, 2):
+        low = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
+        high = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
+        add(ids[low], core[low], core[high])
+        add(ids[high], core[high], core[low])
+    for z in range(len(ids)):
+        for other in (first + z - 1, first + z + 1):
+            if 0 <= other < len(labels):
+                add(ids[z], core[z], labels[other])
+    return votes.reshape(n, n_classes)
+
+
+def replacement(sizes: np.ndarray, votes: np.ndarray, min_voxels: int) -> np.ndarray:
+    """New class of each component: the one it touches most if it is smaller than `min_voxels`, else `KEEP`.
+
+    The lowest class id wins a tie; a component that touches no class is kept.
+    """
+    new = votes.argmax(1).astype(np.uint8)
+    new[(sizes >= min_voxels) | (votes.sum(1) == 0)] = KEEP
+    return new
+
+
+def small_components(
+    read: Callable[[int, int], np.ndarray], n_slices: int, n_classes: int, min_voxels: int
+) -> list[np.ndarray]:
+    """First pass: what becomes of each component of each block.
+
+    Parameters
+    ----------
+    read : callable
+        `read(z0, z1)` -> labels, uint8, (z, y, x), 255 outside the field of view.
+    n_slices, n_classes : int
+    min_voxels : int
+        Components smaller than this are replaced.
+
+    Returns
+    -------
+    list of ndarray, uint8, (components + 1,)
+        Per block of `BLOCK` slices: local component -> class, `KEEP` to leave it.
+    """
+    tables: list[np.ndarray] = []
+    touching: list[np.ndarray] = []  # per block: local ids of the components on a face shared with another block
+    sizes: list[np.ndarray] = []
+    votes: list[np.ndarray] = []
+    edges: list[np.ndarray] = []
+    n_nodes = previous_nodes = 0
+    face = face_ids = np.empty((0, 0))
+    for z0 in range(0, n_slices, BLOCK):
+        z1, first = min(n_slices, z0 + BLOCK), min(z0, 1)
+        labels = read(z0 - first, min(n_slices, z1 + 1))
+        core = labels[first : first + z1 - z0]
+        ids = label_block(core)
+        size = np.bincount(ids.ravel())
+        size[0] = 0
+        vote = surrounding_votes(labels, ids, first, n_classes)
+        tables.append(replacement(size, vote, min_voxels))
+        tables[-1][0] = KEEP
+
+        faces = ([ids[0]] if z0 else []) + ([ids[-1]] if z1 < n_slices else [])
+        nodes = np.unique(np.concatenate([f.ravel() for f in faces])) if faces else np.empty(0, ids.dtype)
+        nodes = nodes[nodes > 0]
+        if z0:
+            same = (face == core[0]) & (core[0] != UNLABELLED)
+            pairs = np.stack([
+                previous_nodes + np.searchsorted(touching[-1], face_ids[same]),
+                n_nodes + np.searchsorted(nodes, ids[0][same]),
+            ])
+            edges.append(np.unique(pairs, axis=1))
+        touching.append(nodes)
+        sizes.append(size[nodes])
+        votes.append(vote[nodes])
+        previous_nodes, n_nodes = n_nodes, n_nodes + len(nodes)
+        face, face_ids = core[-1].copy(), ids[-1].copy()
+
+    if n_nodes:
+        links = np.concatenate(edges, axis=1)
+        graph = coo_array((np.ones(links.shape[1], bool), (links[0], links[1])), shape=(n_nodes, n_nodes))
+        n_whole, whole = connected_components(graph, directed=False)
+        total = np.zeros(n_whole, np.int64)
+        np.add.at(total, whole, np.concatenate(sizes))
+        around = np.zeros((n_whole, n_classes), np.int64)
+        np.add.at(around, whole, np.concatenate(votes))
+        new = replacement(total, around, min_voxels)[whole]
+        borders = np.cumsum([len(nodes) for nodes in touching])[:-1]
+        for table, nodes, classes in zip(tables, touching, np.split(new, borders), strict=True):
+            table[nodes] = classes
+    return tables
+
+
+def replace_small(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Second pass over one block: labels (z, y, x) with its small components replaced."""
+    new = table[label_block(labels)]
+    return np.where(new == KEEP, labels, new)
+
+
+def cached_tables(
+    path: Path, identity: str, compute: Callable[[], list[np.ndarray]]
+) -> list[np.ndarray]:
+    """Tables of the first pass from a file that bears `identity`, else computed and left there.
+
+    Every part needs the tables of the whole volume: the first part that runs computes them for all.
+    """
+    if path.exists():
+        with np.load(path) as file:
+            if str(file["identity"]) == identity:
+                return np.split(file["tables"], file["borders"])
+    tables = compute()
+    borders = np.cumsum([len(table) for table in tables])[:-1]
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, identity=np.array(identity), tables=np.concatenate(tables), borders=borders)
+    return tables

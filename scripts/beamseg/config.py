@@ -1,0 +1,271 @@
+"""Configuration: layers, each checked against the schema, merged once, defaults filled last.
+
+schema defaults < preset < config.yaml < samples/<sample>.yaml < columns of the table < --config. Dicts merge, lists
+replace. Nothing here knows a stage: what a section may hold is in `workflow/schemas/<section>.yaml`.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from .errors import InputError
+from .palette import class_table
+
+TABLE_COLUMNS = ("sample", "path", "dataset", "labels", "truth", "group", "preset", "bundle")
+PHANTOM = "phantom"
+RESERVED = {"groups", "preview"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row of the sample table with its effective configuration and, per key, the layer it came from."""
+
+    name: str
+    group: str
+    settings: dict[str, Any]
+    origins: dict[str, str]
+    folder: Path
+    """What relative paths of the table are relative to."""
+
+    def file(self, key: str) -> Path | None:
+        """A path of the table, resolved; None if it is empty."""
+        value = self.get(key)
+        return None if not value else self.folder / Path(str(value)).expanduser()
+
+    def get(self, dotted: str) -> Any:
+        """The value of a dotted key."""
+        value: Any = self.settings
+        for key in dotted.split("."):
+            value = value[key]
+        return value
+
+
+def load_schema(folder: str | Path) -> dict[str, Any]:
+    """Assemble the schema: `config.yaml` for the top level, every other file a section of its name."""
+    folder = Path(folder)
+    schema = yaml.safe_load((folder / "config.yaml").read_text())
+    for path in sorted(folder.glob("*.yaml")):
+        if path.stem != "config":
+            schema["properties"][path.stem] = yaml.safe_load(path.read_text())
+    return schema
+
+
+def defaults(schema: dict[str, Any]) -> Any:
+    """The default of every key of a schema, nested as the schema is."""
+    if "properties" in schema:
+        return {key: defaults(entry) for key, entry in schema["properties"].items()}
+    return copy.deepcopy(schema.get("default"))
+
+
+def merge(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
+    """A new dict: dicts merge key by key, anything else of `layer` replaces what `base` has."""
+    result = dict(base)
+    for key, value in layer.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def check(layer: dict[str, Any], schema: dict[str, Any], where: str) -> None:
+    """Validate one layer without filling defaults.
+
+    Raises
+    ------
+    InputError
+        Naming the key, its value, what is wanted and, for an unknown key, the nearest known one.
+    """
+    validator = jsonschema.Draft202012Validator(schema)
+    errors = sorted(validator.iter_errors(layer), key=lambda error: [str(part) for part in error.absolute_path])
+    for error in errors:
+        path = ".".join(str(part) for part in error.absolute_path)
+        if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+            known = list(error.schema.get("properties", {}))
+            unknown = next(key for key in error.instance if key not in known)
+            dotted = f"{path}.{unknown}" if path else str(unknown)
+            near = difflib.get_close_matches(str(unknown), known, n=1, cutoff=0.5)
+            remedy = f"did you mean {near[0]!r}?" if near else f"remove it; known here: {', '.join(sorted(known))}"
+            raise InputError(where, f"unknown key {dotted!r}", "a key of the schema", remedy)
+        entry = error.schema if isinstance(error.schema, dict) else {}
+        about = entry.get("description", "")
+        raise InputError(
+            f"{where}: {path or 'top level'}", repr(error.instance), error.message, f"change the value. {about}".strip()
+        )
+
+
+def read_layer(path: Path, schema: dict[str, Any]) -> dict[str, Any]:
+    """A YAML file as a checked layer; an absent file raises InputError."""
+    if not path.exists():
+        raise InputError(path, "no such file", "a YAML file", "check the name")
+    try:
+        layer = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise InputError(path, str(error), "YAML", "mend the syntax at that line") from error
+    if not isinstance(layer, dict):
+        raise InputError(path, f"a {type(layer).__name__}", "keys and values", "write `key: value` lines")
+    check(layer, schema, str(path))
+    return layer
+
+
+def nested(dotted: str, value: Any) -> dict[str, Any]:
+    """`'train.lr', 1` -> {'train': {'lr': 1}}."""
+    *parents, last = dotted.split(".")
+    result: dict[str, Any] = {last: value}
+    for key in reversed(parents):
+        result = {key: result}
+    return result
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every leaf."""
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of the sample table, tab-separated; empty cells, and lines and columns that begin with #, are left out.
+
+    Raises
+    ------
+    InputError
+        For a missing file, a missing column `sample` or `path`, a name given twice or reserved.
+    """
+    if not path.exists():
+        raise InputError(path, "no such file", "a sample table", "run `beamseg init FOLDER` to write one")
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    reader = csv.DictReader(lines, delimiter="\t")
+    header = reader.fieldnames or []
+    for column in ("sample", "path"):
+        if column not in header:
+            raise InputError(path, f"columns {header}", f"a column {column!r}", "separate columns by tabs")
+    rows: list[dict[str, str]] = []
+    names: set[str] = set()
+    for number, row in enumerate(reader, start=1):
+        if None in row:
+            raise InputError(
+                f"{path}, row {number}", "more cells than columns", "one cell per column", "count the tabs"
+            )
+        cells = {
+            key: value.strip() for key, value in row.items() if value and value.strip() and not key.startswith("#")
+        }
+        name = cells.get("sample", "")
+        if not name or name in names or name in RESERVED:
+            raise InputError(
+                f"{path}, row {number}",
+                f"sample {name!r}",
+                "a name given once, and none of: groups, preview",
+                "rename it",
+            )
+        names.add(name)
+        rows.append(cells)
+    return rows
+
+
+def row_layer(row: dict[str, str], schema: dict[str, Any], where: str) -> dict[str, Any]:
+    """Cells of a row as a layer: dotted columns nest; `labels` is `labels.path`; values are read as YAML."""
+    layer: dict[str, Any] = {}
+    for column, text in row.items():
+        key = "labels.path" if column == "labels" else column
+        value = text if column in TABLE_COLUMNS else yaml.safe_load(text)
+        layer = merge(layer, nested(key, value))
+    check(layer, schema, where)
+    return layer
+
+
+def load_runs(
+    workdir: str | Path, basedir: str | Path, overrides: dict[str, Any] | None = None
+) -> tuple[dict[str, Run], dict[str, Any]]:
+    """All runs of a working directory, and the configuration common to them.
+
+    Parameters
+    ----------
+    workdir : path
+        Its `config/` serves if it is there, else the one shipped in `basedir`.
+    basedir : path
+        Where the Snakefile lies.
+    overrides : dict, optional
+        The command line's `--config`, the topmost layer.
+
+    Raises
+    ------
+    InputError
+        For whatever a layer holds that the schema does not allow.
+    """
+    workdir, basedir = Path(workdir), Path(basedir)
+    schema = load_schema(basedir / "workflow" / "schemas")
+    top = dict(overrides or {})
+    check(top, schema, "--config")
+    own = workdir / "config" / "config.yaml"
+    shipped = basedir / "config"
+    config_file = own if own.exists() else shipped / "config.yaml"
+    base = read_layer(config_file, schema)
+    common = merge(merge(defaults(schema), base), top)
+    table = config_file.parent.parent / common["samples"]
+    runs: dict[str, Run] = {}
+    for row in read_table(table):
+        name = row["sample"]
+        where = f"{table}, sample {name!r}"
+        of_row = row_layer(row, schema, where)
+        layers = [(str(config_file), base)]
+        own_file = table.parent / "samples" / f"{name}.yaml"
+        if own_file.exists():
+            layers.append((str(own_file), read_layer(own_file, schema)))
+        layers += [(str(table), of_row), ("--config", top)]
+        preset = next((layer["preset"] for _, layer in reversed(layers) if "preset" in layer), common["preset"])
+        if preset:
+            layers.insert(0, (f"preset {preset}", _preset(preset, workdir, shipped, schema)))
+        settings = defaults(schema)
+        origins = {key: "default" for key, _ in flatten(settings)}
+        for layer_name, layer in layers:
+            settings = merge(settings, layer)
+            origins.update({key: layer_name for key, _ in flatten(layer)})
+        _combine(settings, origins, where)
+        runs[name] = Run(name, settings["group"] or name, settings, origins, table.parent)
+    if not runs:
+        raise InputError(table, "no samples", "a row per scan", "run `beamseg init FOLDER` to write them")
+    return runs, common
+
+
+def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> None:
+    """Refuse combinations without a meaning; slices far apart turn off whatever looks along z."""
+    if not settings["z_continuous"]:
+        forced = {"refine": [], "model": {**settings["model"], "n_slices": 1}}
+        settings.update(forced)
+        origins |= dict.fromkeys(("refine", "model.n_slices"), "z_continuous: false")
+    if settings["refine"] == ["scm"]:
+        raise InputError(f"{where}: refine", "[scm]", "[mpp, scm]", "add mpp: SCM learns from what MPP leaves")
+    if settings["bundle"]:
+        raise InputError(
+            f"{where}: bundle", settings["bundle"], "an empty cell", "a bundle cannot be applied yet; train"
+        )
+    if settings["label_source"] == "slices" and not settings["labels"]["path"]:
+        raise InputError(
+            f"{where}: labels", "an empty cell", "a file of labelled slices", "or set label_source: clusters"
+        )
+    class_table(settings["pseudo_label"]["n_clusters"], settings["classes"], f"{where}: classes")
+
+
+def _preset(name: str, workdir: Path, shipped: Path, schema: dict[str, Any]) -> dict[str, Any]:
+    for folder in (workdir / "config" / "presets", shipped / "presets"):
+        path = folder / f"{name}.yaml"
+        if path.exists():
+            return read_layer(path, schema)
+    known = sorted(path.stem for path in (shipped / "presets").glob("*.yaml"))
+    near = difflib.get_close_matches(name, known, n=1)
+    raise InputError(
+        "preset",
+        repr(name),
+        f"one of {', '.join(known)}",
+        f"did you mean {near[0]!r}?" if near else "choose one of them",
+    )

@@ -1,0 +1,126 @@
+"""Counts of all stages in one pass over the volumes: windows, slabs and parts in any order sum exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from . import metrics
+from .errors import InputError
+from .slabs import UNLABELLED
+from .volumes import Volume
+
+# Codes of the truth beside its values: what is left out is counted in the same table.
+OUT_OF_VIEW, TRAINED_ON = 253, 254
+MAX_TRUTH = 252
+
+
+class Counts:
+    """Additive counts of all stages over windows of the volume; `add` in any order, sums are exact."""
+
+    def __init__(self, names: list[str], n_slices: int) -> None:
+        self.names = names
+        self.truth = {name: np.zeros((256, 256), np.int64) for name in names}
+        self.pairs = {(a, b): np.zeros((256, 256), np.int64) for i, a in enumerate(names) for b in names[i + 1 :]}
+        self.per_slice = {name: np.zeros((n_slices, 256), np.int64) for name in names}
+        self.disputed = np.zeros(n_slices, np.int64)
+        self.confidence = {name: np.zeros(256, np.int64) for name in names}
+
+    def add(self, z: int, labels: list[np.ndarray], truth: np.ndarray, confidence: np.ndarray | None) -> None:
+        """Count one window (y, x) of slice `z`: uint8 labels per stage, truth codes, confidence."""
+        for i, (name, label) in enumerate(zip(self.names, labels, strict=True)):
+            counts = metrics.contingency(label, truth)
+            self.truth[name] += counts
+            self.per_slice[name][z] += counts.sum(axis=1)
+            for j in range(i + 1, len(labels)):
+                self.pairs[name, self.names[j]] += metrics.contingency(label, labels[j])
+            if confidence is not None:
+                # Sums of at most 2**31 whole numbers: exact in float64.
+                self.confidence[name] += np.bincount(label.ravel(), confidence.ravel(), 256).astype(np.int64)
+        same = np.ones(labels[0].shape, bool)
+        for label in labels[1:]:
+            same &= label == labels[0]
+        self.disputed[z] += same.size - np.count_nonzero(same)
+
+
+def windows(shape: tuple[int, int, int], bytes_per_voxel: float, budget_mb: float) -> Iterator[tuple[int, int, slice]]:
+    """Windows (z0, z1, rows) that fit the budget: whole slices in eights if they fit, else bands of rows."""
+    room = max(1.0, budget_mb * 2**20 / bytes_per_voxel / shape[2])
+    rows = shape[1] if room >= shape[1] else max(1, int(room))
+    depth = 1 if rows < shape[1] else max(1, int(room / rows))
+    depth = depth // 8 * 8 if depth > 8 else depth
+    for z in range(0, shape[0], depth):
+        for y in range(0, shape[1], rows):
+            yield z, min(z + depth, shape[0]), slice(y, min(y + rows, shape[1]))
+
+
+def count(
+    stages: dict[str, Volume],
+    to_class: np.ndarray,
+    truth: Volume | None,
+    training_labels: Volume | None,
+    confidence: Volume | None,
+    truth_map: dict[Any, Any],
+    mem_budget_mb: float = 512,
+) -> Counts:
+    """The one pass: counts of every stage, its labels looked up in `to_class` (256,), against truth and each other."""
+    shape = next(iter(stages.values())).shape
+    counts = Counts(list(stages), shape[0])
+    lookup = {int(value): UNLABELLED if target is None else int(target) for value, target in truth_map.items()}
+    # Per voxel: a byte per stage and its class, truth (read and coded), labels, confidence, and room for the indices.
+    per_voxel = 2 * len(stages) + 24
+    with tqdm(total=int(np.prod(shape)), unit="voxel", unit_scale=True, desc="evaluate", mininterval=5) as progress:
+        for z0, z1, rows in windows(shape, per_voxel, mem_budget_mb):
+            labels = [to_class[volume.read(z0, z1, rows)] for volume in stages.values()]
+            codes = np.full(labels[0].shape, UNLABELLED, np.uint8)
+            if truth is not None:
+                codes = encode_truth(truth.read(z0, z1, rows), lookup)
+                if training_labels is not None:
+                    codes[(training_labels.read(z0, z1, rows) != UNLABELLED) & (codes != UNLABELLED)] = TRAINED_ON
+            outside = labels[0] == UNLABELLED
+            codes[outside] = OUT_OF_VIEW
+            for label in labels[1:]:
+                label[outside] = UNLABELLED
+            trust = None if confidence is None else confidence.read(z0, z1, rows)
+            for i, z in enumerate(range(z0, z1)):
+                counts.add(z, [label[i] for label in labels], codes[i], None if trust is None else trust[i])
+            progress.update(codes.size)
+    return counts
+
+
+def encode_truth(values: np.ndarray, lookup: dict[int, int]) -> np.ndarray:
+    """Truth as uint8 after `lookup` (value -> value); 255 that is not looked up stays unlabelled.
+
+    Raises
+    ------
+    InputError
+        For a value that is, after the look-up, neither 0 … 252 nor 255, and for fractions.
+    """
+    if values.dtype.kind == "f":
+        whole = np.round(values)
+        if not np.array_equal(whole, values):
+            raise InputError("truth", "fractions or NaN", "whole numbers", "save the labels as integers")
+        values = whole.astype(np.int64)
+    if values.dtype == np.uint8:
+        table = np.arange(256)
+        for value, target in lookup.items():
+            if 0 <= value < 256:
+                table[value] = target
+        found = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+        coded = table[found]
+    else:
+        found, inverse = np.unique(values, return_inverse=True)
+        coded = table = np.array([lookup.get(int(value), int(value)) for value in found])
+        values = inverse.reshape(values.shape)
+    bad = found[((coded > MAX_TRUTH) | (coded < 0)) & (coded != UNLABELLED)]
+    if bad.size:
+        raise InputError(
+            "truth",
+            f"value {bad[0]}",
+            f"class values 0 to {MAX_TRUTH}, or 255 for unlabelled",
+            "give it a class by evaluate.truth_map, or null there to leave its voxels out",
+        )
+    return table.astype(np.uint8)[values]

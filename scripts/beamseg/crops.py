@@ -1,0 +1,181 @@
+"""Random crops of stacks of adjacent slices; which crop is a function of (seed, step, index) alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, Full, Queue
+
+import numpy as np
+
+from .losses import UNLABELLED
+from .volumes import OUTSIDE, Volume, in_memory
+
+TRIES = 8
+STREAMS = {"slices": 0, "crop": 1, "weak": 2, "strong": 3, "torch": 4, "watch": 5}
+
+
+def keyed_rng(seed: int, stream: str, *key: int) -> np.random.Generator:
+    """A generator that is a function of its key: no state to save, no order to keep."""
+    return np.random.default_rng([seed, STREAMS[stream], *key])
+
+
+def reflect_indices(start: int, stop: int, size: int) -> np.ndarray:
+    """Indices start … stop folded into 0 … size − 1 by reflection that does not repeat the edge."""
+    if size == 1:
+        return np.zeros(stop - start, dtype=np.intp)
+    index = np.abs(np.arange(start, stop)) % (2 * size - 2)
+    return np.where(index < size, index, 2 * size - 2 - index)
+
+
+def read_stack(
+    volume: Volume, z: int, n_slices: int, window: tuple[slice, slice] = (slice(None), slice(None))
+) -> np.ndarray:
+    """The `n_slices` (odd) slices around z in a window; beyond the ends the end slice is repeated."""
+    half = n_slices // 2
+    z0, z1 = max(0, z - half), min(volume.shape[0], z + half + 1)
+    block = volume.read(z0, z1, *window)
+    wanted = np.clip(np.arange(z - half, z + half + 1), 0, volume.shape[0] - 1) - z0
+    return block if len(block) == n_slices else block[wanted]
+
+
+def read_window(volume: Volume, z: int, n_slices: int, y0: int, x0: int, size: int) -> np.ndarray:
+    """A stack (n_slices, size, size) whose window may reach over the border; there it is reflected."""
+    _, height, width = volume.shape
+    y, x = reflect_indices(y0, y0 + size, height), reflect_indices(x0, x0 + size, width)
+    window = slice(int(y.min()), int(y.max()) + 1), slice(int(x.min()), int(x.max()) + 1)
+    stack = read_stack(volume, z, n_slices, window)
+    if stack.shape[1:] == (size, size):
+        return stack
+    return stack[:, y[:, None] - window[0].start, x[None, :] - window[1].start]
+
+
+@dataclass
+class Crops:
+    """Crops of one or several volumes.
+
+    Parameters
+    ----------
+    volumes : sequence of Volume
+        uint16 grey levels, 0 outside the field of view.
+    labels : sequence of Volume or None
+        uint8 labels of the same shapes, 255 unlabelled; None where there are none, then all are 255.
+    n_slices : int
+        Slices per stack, odd.
+    size : int
+        Edge of the square crop in pixels.
+    batch : int
+        Crops per step.
+    seed : int
+    mem_budget_mb : float
+        Volumes that fit together are held in memory, else windows are read.
+
+    Notes
+    -----
+    Slices are visited in a new order each epoch, each once, over all volumes. A crop lies inside the slice where it
+    fits; up to eight places are tried until its centre is in the field of view.
+    """
+
+    volumes: Sequence[Volume]
+    labels: Sequence[Volume] | None
+    n_slices: int
+    size: int
+    batch: int
+    seed: int
+    mem_budget_mb: float
+    in_memory: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        itemsize = 2 if self.labels is None else 3
+        total_mb = sum(np.prod(v.shape, dtype=float) for v in self.volumes) * itemsize / 2**20
+        self.in_memory = total_mb <= self.mem_budget_mb
+        if self.in_memory:
+            self.volumes = [in_memory(v, self.mem_budget_mb) for v in self.volumes]
+            if self.labels is not None:
+                self.labels = [in_memory(v, self.mem_budget_mb, 1) for v in self.labels]
+        self._ends = np.cumsum([v.shape[0] for v in self.volumes])
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.intp)
+
+    @property
+    def epoch_slices(self) -> int:
+        """Slices of an epoch."""
+        return int(self._ends[-1])
+
+    def place(self, step: int, index: int) -> tuple[int, int]:
+        """Volume and slice of a crop."""
+        epoch, position = divmod(step * self.batch + index, self.epoch_slices)
+        if epoch != self._epoch:
+            self._order = keyed_rng(self.seed, "slices", epoch).permutation(self.epoch_slices)
+            self._epoch = epoch
+        item = int(self._order[position])
+        volume = int(np.searchsorted(self._ends, item, side="right"))
+        return volume, item - int(self._ends[volume] - self.volumes[volume].shape[0])
+
+    def crop(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Grey levels uint16 (n_slices, size, size) and the labels uint8 (size, size) of the middle slice."""
+        which, z = self.place(step, index)
+        volume = self.volumes[which]
+        rng = keyed_rng(self.seed, "crop", step, index)
+        for _ in range(TRIES):
+            y0, x0 = (_start(rng, extent, self.size) for extent in volume.shape[1:])
+            stack = read_window(volume, z, self.n_slices, y0, x0, self.size)
+            if stack[self.n_slices // 2, self.size // 2, self.size // 2] != OUTSIDE:
+                break
+        if self.labels is None:
+            return stack, np.full((self.size, self.size), UNLABELLED, dtype=np.uint8)
+        return stack, read_window(self.labels[which], z, 1, y0, x0, self.size)[0]
+
+    def step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The batch of a step: grey uint16 (batch, n_slices, size, size), labels uint8 (batch, size, size)."""
+        pairs = [self.crop(step, index) for index in range(self.batch)]
+        return np.stack([stack for stack, _ in pairs]), np.stack([label for _, label in pairs])
+
+    def steps(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of steps start … stop; read ahead by a thread where the volumes are not in memory."""
+        if self.in_memory:
+            yield from (self.step(step) for step in range(start, stop))
+            return
+        ready: Queue[tuple[np.ndarray, np.ndarray] | BaseException] = Queue(maxsize=4)
+        ended = threading.Event()
+
+        def put(item: tuple[np.ndarray, np.ndarray] | BaseException) -> None:
+            while not ended.is_set():
+                try:
+                    ready.put(item, timeout=0.2)
+                    return
+                except Full:
+                    continue
+
+        def read_ahead() -> None:
+            try:
+                for step in range(start, stop):
+                    put(self.step(step))
+                    if ended.is_set():
+                        return
+            except BaseException as error:  # handed to the consumer, which raises it
+                put(error)
+
+        thread = threading.Thread(target=read_ahead, daemon=True)
+        thread.start()
+        try:
+            for _ in range(start, stop):
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            ended.set()
+            while True:
+                try:
+                    ready.get_nowait()
+                except Empty:
+                    break
+            thread.join()
+
+
+def _start(rng: np.random.Generator, extent: int, size: int) -> int:
+    """First pixel of a crop: anywhere inside, or centred where the slice is smaller than the crop."""
+    slack = extent - size
+    return int(rng.integers(slack + 1)) if slack > 0 else slack // 2

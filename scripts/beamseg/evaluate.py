@@ -1,0 +1,335 @@
+"""Measure every stage against the truth, or against each other without one, in one pass over the volumes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import metrics
+from .counts import MAX_TRUTH, TRAINED_ON, Counts, count
+from .errors import InputError
+from .metrics import STAGES
+from .palette import class_table
+from .provenance import atomic_path, write_json
+from .slabs import UNLABELLED
+from .volumes import Volume
+
+DEFINITIONS = {
+    "accuracy": "share of the voxels in the field of view whose truth is a class other than background that got it",
+    "iou": "intersection over union, over all of the field of view; null if the truth has no such voxel",
+    "dice": "2 |A and B| / (|A| + |B|), over all of the field of view; null if the truth has no such voxel",
+    "mean_iou": "mean over the classes of the truth that are present and not background; mean_dice likewise",
+    "voxels": "of the class in the truth, where it was measured",
+    "agreement": "equal: share of voxels with the same class in both stages; classes: IoU of the two stages",
+}
+
+
+def evaluate(
+    stages: dict[str, Volume],
+    *,
+    n_clusters: int,
+    settings: dict[str, Any],
+    out_json: str | Path,
+    out_csv: str | Path,
+    classes: dict[str, Any] | None = None,
+    truth: Volume | None = None,
+    training_labels: Volume | None = None,
+    confidence: Volume | None = None,
+    verdict: dict[str, Any] | None = None,
+    refinement: dict[str, dict[str, Any]] | None = None,
+    mem_budget_mb: float = 512,
+) -> dict[str, Any]:
+    """Measure all stages in one pass and name the product.
+
+    Parameters
+    ----------
+    stages : dict of Volume
+        pseudo_labels, stage2, stage3, mpp, scm, or the ones there are, in this order: uint8 cluster ids, 255 is
+        unlabelled. The field of view is where the first stage has a label.
+    n_clusters : int
+    settings : dict
+        The section `evaluate`: truth_map, truth_names, background.
+    out_json, out_csv : path
+        Metrics whole, and as a table with a row per stage and class.
+    classes : dict, optional
+        The section `classes`; its merges are applied before anything is measured.
+    truth : Volume, optional
+        Integers; 255 is not labelled.
+    training_labels : Volume, optional
+        Where it is not 255 a human label was trained on: left out of the comparison with the truth, and counted.
+    confidence : Volume, optional
+        uint8, 0 … 255 is 0 … 1.
+    verdict : dict, optional
+        Of the watch over stage 3: `use` (stage2 or stage3) and `reason`.
+    refinement : dict, optional
+        Stage (mpp, scm) -> what it changed; a non-empty `erased` (cluster ids) keeps it from being the product.
+    mem_budget_mb : float
+        MiB that may be held of the volumes at once.
+
+    Returns
+    -------
+    dict
+        What `out_json` holds; see `DEFINITIONS` and the head of `beamseg.metrics`.
+
+    Raises
+    ------
+    InputError
+        If shapes differ, a value of the truth has no place, or nothing of the truth is labelled.
+    """
+    if not stages or any(name not in STAGES for name in stages):
+        raise ValueError(f"stages {list(stages)}: one or more of {list(STAGES)}")
+    table = class_table(n_clusters, classes)
+    to_class = np.full(256, UNLABELLED, np.uint8)
+    for row in table:
+        to_class[row["clusters"]] = row["id"]
+    shape = next(iter(stages.values())).shape
+    extra = {"truth": truth, "labels": training_labels, "confidence": confidence}
+    _check_shapes(shape, {**stages, **{name: volume for name, volume in extra.items() if volume is not None}})
+    counts = count(
+        stages,
+        to_class,
+        truth,
+        training_labels,
+        confidence,
+        settings.get("truth_map") or {},
+        mem_budget_mb=mem_budget_mb,
+    )
+
+    product = choose_product(list(stages), verdict, refinement)
+    result: dict[str, Any] = {
+        "classes": table,
+        "stages": {name: {} for name in stages},
+        "product": product,
+        "has_truth": truth is not None,
+        "excluded": {},
+        "verdict": verdict,
+        "refinement": refinement,
+        "definitions": DEFINITIONS,
+    }
+    _describe(result, counts, table, shape, confidence is not None)
+    if truth is not None:
+        _compare(result, counts, table, settings, classes is not None)
+    write_json(out_json, result)
+    _write_csv(result, out_csv)
+    return result
+
+
+def _check_shapes(shape: tuple[int, int, int], volumes: dict[str, Volume]) -> None:
+    for name, volume in volumes.items():
+        if tuple(volume.shape) != tuple(shape):
+            raise InputError(
+                name,
+                f"shape {tuple(volume.shape)} (z, y, x)",
+                f"{tuple(shape)}, the scan's",
+                "give a volume on the scan's own grid; slices without labels are filled with 255",
+            )
+
+
+def choose_product(
+    names: list[str], verdict: dict[str, Any] | None, refinement: dict[str, dict[str, Any]] | None
+) -> dict[str, Any]:
+    """The stage that is handed on and why: the last of the chain, unless the watch or the refinement speaks against it.
+
+    Returns
+    -------
+    dict
+        stage, reason, and `fallback` (bool): whether it is not the last of the chain.
+    """
+    chain = [name for name in names if name != "stage3" or (verdict or {}).get("use", "stage3") == "stage3"]
+    index = len(chain) - 1
+    reasons = []
+    while index > 0 and (refinement or {}).get(chain[index], {}).get("erased"):
+        erased = ", ".join(f"cluster {cluster}" for cluster in (refinement or {})[chain[index]]["erased"])
+        reasons.append(f"{STAGES[chain[index]]} took away more than half of {erased}")
+        index -= 1
+    stage = chain[index]
+    if "stage3" in names and "stage3" not in chain:
+        because = str((verdict or {}).get("reason") or "the watch over stage 3 failed").rstrip(". ")
+        after = "" if stage == "stage2" else ", and refinement works on it"
+        reasons.insert(0, f"stage 2 takes the place of stage 3{after}: {because}")
+    if not reasons:
+        reasons.append(f"{STAGES[stage]} is the last stage of the configured chain and nothing spoke against it")
+    return {
+        "stage": stage,
+        "reason": "; ".join(reasons),
+        "fallback": stage != names[-1] or "stage3" in set(names) - set(chain),
+    }
+
+
+def _describe(
+    result: dict[str, Any], counts: Counts, table: list[dict[str, Any]], shape: tuple[int, int, int], trust: bool
+) -> None:
+    """What needs no truth: fractions, agreement, confidence, profiles along z, the slices in dispute."""
+    names = [row["name"] for row in table]
+    n = len(table)
+    first = counts.names[0]
+    in_view_z = counts.per_slice[first][:, :n].sum(axis=1)
+    in_view = int(in_view_z.sum())
+    result["voxels"] = {"volume": int(np.prod(shape)), "field_of_view": in_view}
+    result["excluded"]["outside_field_of_view"] = int(np.prod(shape)) - in_view
+    for name, stage in result["stages"].items():
+        totals = counts.per_slice[name].sum(axis=0)
+        stage["fractions"] = {c: _ratio(totals[i], in_view) for i, c in enumerate(names)}
+        stage["unlabelled"] = _ratio(in_view - totals[:n].sum(), in_view)
+        if trust and name != "pseudo_labels":
+            stage["confidence"] = {c: _ratio(counts.confidence[name][i], 255 * totals[i]) for i, c in enumerate(names)}
+            stage["mean_confidence"] = _ratio(counts.confidence[name][:n].sum(), 255 * totals[:n].sum())
+    result["agreement"] = []
+    result["moves"] = {}
+    for (a, b), pairs in counts.pairs.items():
+        small = _fold(pairs, n)
+        found = metrics.agreement(small)
+        both = {"stages": [a, b], "equal": found["equal"], "classes": dict(zip(names, found["classes"], strict=True))}
+        result["agreement"].append(both)
+        if (a, b) == (first, result["product"]["stage"]):
+            result["moves"] = {"from": a, "to": b, "voxels": small.tolist()}
+    product = counts.per_slice[result["product"]["stage"]]
+    result["profile"] = {
+        "fractions": {
+            c: [_ratio(v, t, 6) for v, t in zip(product[:, i], in_view_z, strict=True)] for i, c in enumerate(names)
+        },
+        "disputed": [_ratio(v, t, 6) for v, t in zip(counts.disputed, in_view_z, strict=True)],
+    }
+    share = np.divide(counts.disputed, in_view_z, out=np.zeros(shape[0]), where=in_view_z > 0)
+    result["slices"] = {"middle": shape[0] // 2, "disputed": _apart(share, max(1, shape[0] // 12))}
+
+
+def _fold(pairs: np.ndarray, n: int) -> np.ndarray:
+    """(256, 256) counts as (n + 1, n + 1): classes, then unlabelled."""
+    keep = [*range(n), UNLABELLED]
+    return pairs[np.ix_(keep, keep)]
+
+
+def _apart(share: np.ndarray, gap: int, most: int = 8) -> list[int]:
+    """Slices by falling share of voxels in dispute, each at least `gap` slices from those before it."""
+    chosen: list[int] = []
+    for z in np.argsort(-share, kind="stable"):
+        if share[z] > 0 and all(abs(int(z) - other) >= gap for other in chosen):
+            chosen.append(int(z))
+        if len(chosen) == most:
+            break
+    return chosen
+
+
+def _compare(
+    result: dict[str, Any], counts: Counts, table: list[dict[str, Any]], settings: dict[str, Any], named: bool
+) -> None:
+    """Match classes to the truth on the first stage and measure all stages by that map, and each by its own best."""
+    first = counts.names[0]
+    n = len(table)
+    totals = counts.truth[first].sum(axis=0)
+    result["excluded"] |= {
+        "truth_unlabelled": int(totals[UNLABELLED]),
+        "trained_on": int(totals[TRAINED_ON]),
+    }
+    names = {int(value): name for value, name in (settings.get("truth_names") or {}).items()}
+    values = sorted({int(v) for v in np.flatnonzero(totals[: MAX_TRUTH + 1])} | set(names))
+    present = [value for value in values if totals[value] > 0]
+    if not present:
+        raise InputError(
+            "truth",
+            "no labelled voxel inside the field of view"
+            + (" outside the training labels" if totals[TRAINED_ON] else ""),
+            "labelled voxels to compare with",
+            "check that the truth belongs to this scan and that truth_map does not drop every value",
+        )
+    background = {int(value) for value in settings.get("background", [0])}
+    truth = [
+        {
+            "value": value,
+            "name": names.get(value, "background" if value in background else f"class {value}"),
+            "background": value in background,
+            "voxels": int(totals[value]),
+        }
+        for value in values
+    ]
+    labels = [row["name"] for row in table]
+    fixed = {}
+    if named:
+        of_name = {names[value]: present.index(value) for value in present if value in names}
+        fixed = {i: of_name[name] for i, name in enumerate(labels) if name in of_name}
+    columns = [values.index(value) for value in present]
+    mapping, method = metrics.match(counts.truth[first][:n, present], fixed)
+    result["truth"] = truth
+    result["matching"] = {
+        "stage": first,
+        "method": method,
+        "map": {label: truth[columns[target]]["name"] for label, target in zip(labels, mapping, strict=True)},
+        "voxels": counts.truth[first][np.ix_([*range(n), UNLABELLED], values)].tolist(),
+    }
+    for row, target in zip(table, mapping, strict=True):
+        row["truth"] = truth[columns[target]]["value"]
+    result["best_map"] = {}
+    for stage in result["stages"]:
+        measured = _scores(counts.truth[stage], n, values, truth, [columns[target] for target in mapping])
+        result["stages"][stage].update(measured)
+        best, how = metrics.match(counts.truth[stage][:n, present], fixed)
+        own = _scores(counts.truth[stage], n, values, truth, [columns[target] for target in best])
+        result["best_map"][stage] = {key: own[key] for key in ("accuracy", "mean_iou", "mean_dice")} | {
+            "method": how,
+            "map": {label: truth[columns[target]]["name"] for label, target in zip(labels, best, strict=True)},
+        }
+
+
+def _scores(
+    counts: np.ndarray, n: int, values: list[int], truth: list[dict[str, Any]], mapping: list[int]
+) -> dict[str, Any]:
+    confusion = metrics.apply_map(counts[:n, values], mapping)
+    found = metrics.scores(confusion, counts[UNLABELLED, values], [entry["background"] for entry in truth])
+    classes = {
+        entry["name"]: {
+            "iou": found["iou"][i],
+            "dice": found["dice"][i],
+            "voxels": found["voxels"][i],
+            "predicted": int(confusion[i].sum()),
+        }
+        for i, entry in enumerate(truth)
+    }
+    return {key: found[key] for key in ("accuracy", "mean_iou", "mean_dice")} | {
+        "classes": classes,
+        "confusion": confusion.tolist(),
+    }
+
+
+def _ratio(part: Any, whole: Any, digits: int | None = None) -> float | None:
+    if not whole:
+        return None
+    value = float(part) / float(whole)
+    return value if digits is None else round(value, digits)
+
+
+def _write_csv(result: dict[str, Any], path: str | Path) -> None:
+    """A row per stage and class; class `all` holds accuracy and the means."""
+    header = ["stage", "product", "class", "accuracy", "iou", "dice", "voxels", "fraction", "confidence"]
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
+        writer.writeheader()
+        for name, stage in result["stages"].items():
+            base = {"stage": name, "product": int(name == result["product"]["stage"])}
+            means = {"accuracy": stage.get("accuracy"), "iou": stage.get("mean_iou"), "dice": stage.get("mean_dice")}
+            writer.writerow(base | {"class": "all", **means, "confidence": stage.get("mean_confidence")})
+            for label, fraction in stage["fractions"].items():
+                trust = stage.get("confidence", {}).get(label)
+                writer.writerow(base | {"class": label, "fraction": fraction, "confidence": trust})
+            for label, entry in stage.get("classes", {}).items():
+                writer.writerow(base | {"class": f"truth: {label}"} | {k: entry[k] for k in ("iou", "dice", "voxels")})
+
+
+def stage_table(result: dict[str, Any]) -> str:
+    """A plain-text table, a line per stage, for the terminal; the product is marked by `*`. See `metrics.stage_rows`."""
+    header, *rows = metrics.stage_rows(result)
+    rows = [[*row] for row in rows]
+    for row, name in zip(rows, result["stages"], strict=True):
+        row[0] += " *" if name == result["product"]["stage"] else ""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [_line(header, widths), "  ".join("-" * width for width in widths)]
+    lines += [_line(row, widths) for row in rows]
+    return "\n".join([*lines, f"* the product: {result['product']['reason']}"])
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    first, *rest = cells
+    return "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]).rstrip()

@@ -1,0 +1,208 @@
+"""Building blocks of pictures: overlays, scale bars, legends, and PNG files of bounded size."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from PIL import Image
+
+from .palette import rgb
+from .provenance import atomic_path
+from .slabs import UNLABELLED
+
+matplotlib.use("Agg")
+
+INK, FAINT, HIT, MISSED, FALSE = "#1f2933", "#8a94a0", "#009E73", "#E69F00", "#CC79A7"
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": "#e3e7eb",
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "beamseg",
+}
+OUTSIDE = (236, 239, 242)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of all figures."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def save(figure: Figure, path: str | Path, max_kb: float = 300, dpi: int = 120) -> None:
+    """Write a PNG of at most `max_kb` kB: 256 colours first, then coarser; bytes depend on the figure alone."""
+    while True:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+        small = io.BytesIO()
+        image = Image.open(buffer).convert("RGB")
+        if buffer.tell() > max_kb * 1000:
+            image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        image.save(small, format="PNG", optimize=True)
+        if small.tell() <= max_kb * 1000 or dpi <= 50:
+            break
+        dpi = int(dpi * 0.85)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(small.getvalue())
+
+
+def thin(image: np.ndarray, most: int) -> np.ndarray:
+    """Every n-th row and column of (y, x), so that neither is longer than `most`."""
+    step = max(1, -(-max(image.shape) // most))
+    return image[::step, ::step]
+
+
+def grey_range(grey: np.ndarray) -> tuple[float, float]:
+    """Range in which a grey picture is shown: 0.5 to 99.5 % of the voxels inside the field of view (grey level > 0)."""
+    inside = grey[grey > 0]
+    if inside.size == 0:
+        return 0.0, 1.0
+    low, high = np.percentile(inside, (0.5, 99.5))
+    return float(low), float(max(high, low + 1))
+
+
+def grey_picture(grey: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Grey levels (y, x) as RGB uint8 (y, x, 3); outside the field of view a light tint."""
+    scaled = np.clip((grey.astype(np.float32) - limits[0]) / (limits[1] - limits[0]), 0, 1)
+    picture = np.repeat((scaled * 255).astype(np.uint8)[..., None], 3, axis=2)
+    picture[grey == 0] = OUTSIDE
+    return picture
+
+
+def colour_table(colours: Sequence[str]) -> np.ndarray:
+    """Class id -> RGB, (256, 3) uint8; ids without a class get the tint of the outside."""
+    table = np.empty((256, 3), np.uint8)
+    table[:] = OUTSIDE
+    for index, colour in enumerate(colours):
+        table[index] = rgb(colour)
+    return table
+
+
+def overlay(picture: np.ndarray, labels: np.ndarray, colours: Sequence[str], opacity: float) -> np.ndarray:
+    """Class colours over an RGB picture; unlabelled voxels show the picture alone."""
+    painted = colour_table(colours)[labels].astype(np.float32)
+    mixed = opacity * painted + (1 - opacity) * picture
+    mixed[labels == UNLABELLED] = picture[labels == UNLABELLED]
+    return mixed.astype(np.uint8)
+
+
+def nice_length(extent: float) -> float:
+    """1, 2 or 5 times a power of ten, near a quarter of `extent`."""
+    target = extent / 4
+    power = 10.0 ** np.floor(np.log10(target))
+    return float(next(f * power for f in (5, 2, 1) if f * power <= target * (1 + 1e-9)))
+
+
+def length_text(length: float, unit: str) -> str:
+    """`1500, 'µm'` -> `1.5 mm`; `0.2, 'µm'` -> `200 nm`; pixels stay pixels."""
+    if unit == "µm" and length >= 1000:
+        length, unit = length / 1000, "mm"
+    elif unit == "µm" and length < 1:
+        length, unit = length * 1000, "nm"
+    return f"{length:g} {unit}"
+
+
+def show(
+    axes: Any,
+    picture: np.ndarray,
+    title: str = "",
+    pixel: tuple[float, float] = (1.0, 1.0),
+    unit: str | None = None,
+) -> None:
+    """An RGB picture without ticks, in physical proportions, with a scale bar if `unit` is given.
+
+    `pixel` is the height and width of a pixel of the picture in that unit.
+    """
+    height, width = picture.shape[0] * pixel[0], picture.shape[1] * pixel[1]
+    axes.imshow(picture, extent=(0, width, height, 0), interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if title:
+        axes.set_title(title)
+    if unit:
+        length = nice_length(width)
+        x, y = 0.04 * width, height * 0.96 - 0.012 * width
+        axes.add_patch(
+            Rectangle((x - 0.02 * width, y - 0.1 * width), length + 0.04 * width, 0.13 * width, fc="#000000a0")
+        )
+        axes.add_patch(Rectangle((x, y - 0.012 * width), length, 0.02 * width, fc="white"))
+        axes.text(
+            x + length / 2,
+            y - 0.025 * width,
+            length_text(length, unit),
+            color="white",
+            ha="center",
+            va="bottom",
+            fontsize=7.5,
+        )
+
+
+def legend(target: Any, names: Sequence[str], colours: Sequence[str], **options: Any) -> None:
+    """Patches with names on a figure or axes."""
+    handles = [Patch(facecolor=c, edgecolor=FAINT, linewidth=0.5, label=n) for n, c in zip(names, colours, strict=True)]
+    target.legend(handles=handles, **options)
+
+
+def bars(axes: Any, names: Sequence[str], values: Sequence[float | None], title: str, product: int) -> None:
+    """Horizontal bars of fractions, in per cent, first on top; the product is dark."""
+    places = np.arange(len(names))
+    lengths = [100 * (value or 0) for value in values]
+    colours = ["#0072B2" if i == product else "#b9cfdf" for i in places]
+    axes.barh(places, lengths, color=colours, height=0.62)
+    for place, value, length in zip(places, values, lengths, strict=True):
+        axes.text(length + 1.5, place, "–" if value is None else f"{length:.1f} %", va="center", fontsize=8.5)
+    axes.set(yticks=places, yticklabels=names, xlim=(0, 118), xticks=[0, 25, 50, 75, 100], title=title)
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.spines[["left", "bottom"]].set_visible(False)
+
+
+def heat(
+    axes: Any, shares: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, xlabel: str, ylabel: str
+) -> None:
+    """A heat map of shares 0 … 1 (NaN stays blank), with the numbers in it, in per cent."""
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(shares):
+        if np.isfinite(value):
+            text = "0" if value == 0 else "<0.1" if value < 0.001 else f"{100 * value:.1f}"
+            axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if value > 0.55 else INK)
+    axes.set(xticks=range(len(columns)), yticks=range(len(rows)), title=title, xlabel=xlabel, ylabel=ylabel)
+    turn = max(map(len, columns), default=0) > 8 and len(columns) > 3
+    axes.set_xticklabels(columns, rotation=30 if turn else 0, ha="right" if turn else "center")
+    axes.set_yticklabels(rows)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def lines(axes: Any, x: np.ndarray, series: dict[str, np.ndarray], colours: Sequence[str], **labels: Any) -> None:
+    """Lines over `x`, named beside the axes; what is NaN is left out."""
+    for (name, values), colour in zip(series.items(), colours, strict=True):
+        kept = np.isfinite(values)
+        marker = "o" if kept.sum() < 3 else None
+        axes.plot(x[kept], values[kept], color="black", linewidth=2.2, alpha=0.25, solid_capstyle="round")
+        axes.plot(x[kept], values[kept], color=colour, linewidth=1.5, label=name, marker=marker, markersize=4)
+    axes.grid(True)
+    axes.set_axisbelow(True)
+    axes.set(**labels)

@@ -1,0 +1,46 @@
+"""What scripts do with the files that the workflow hands them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .provenance import read_json
+from .slabs import SlabVolume
+from .volumes import TableVolume, Volume, open_normalized
+
+
+def many(files: Any) -> list[str]:
+    """An input that is one file, several or none, as a list."""
+    return [files] if isinstance(files, str) else list(files or [])
+
+
+def verdict_of(files: Any) -> dict[str, Any] | None:
+    """The verdict of stage 3's watch; None where a run has no stage 3."""
+    paths = many(files)
+    return read_json(paths[0]) if paths else None
+
+
+def chosen_labels(files: Any) -> list[str]:
+    """Manifests of the labels that refinement starts from: stage 3's, unless there is none or the watch refused it."""
+    verdict = verdict_of(files.get("verdict"))
+    stage = "stage2" if verdict is None else verdict["use"]
+    return many(files.get(stage))
+
+
+def per_scan(manifests: Any, scans: int) -> list[list[str]]:
+    """Manifests of several scans' parts, in the order of the scans, split into one list per scan."""
+    paths = many(manifests)
+    size = len(paths) // scans
+    return [paths[start : start + size] for start in range(0, len(paths), size)]
+
+
+def stage_volumes(files: Any) -> dict[str, Volume]:
+    """Labels of every stage of a run, in order: pseudo_labels, stage2, stage3, mpp, scm, as far as it has them."""
+    grey = open_normalized(files.scan, files.plan, many(files.grey))
+    stages: dict[str, Volume] = {"pseudo_labels": TableVolume(grey, np.load(files.table))}
+    for name in ("stage2", "stage3", "mpp", "scm"):
+        if manifests := many(files.get(name)):
+            stages[name] = SlabVolume(manifests, "labels")
+    return stages

@@ -1,0 +1,108 @@
+"""What every script of the workflow shares: its log, its threads, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from .errors import InputError
+from .provenance import write_json
+
+
+class Tee:
+    """Text to a log file and to the terminal."""
+
+    def __init__(self, *streams: IO[str]) -> None:
+        self.streams = streams
+
+    def write(self, text: str) -> int:
+        """Write to every stream."""
+        for stream in self.streams:
+            stream.write(text)
+            stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush every stream."""
+        for stream in self.streams:
+            stream.flush()
+
+    def isatty(self) -> bool:
+        """A log is no terminal."""
+        return False
+
+
+@contextlib.contextmanager
+def job(snakemake: Any) -> Iterator[None]:
+    """Run a script: output goes to the rule's log, errors are put in words, the end is recorded beside the log.
+
+    The record `<log>.json` (stage, sample, state, cause, remedy, code digest, seconds, memory) is what the summary
+    reads; a job that was killed leaves the state `running`.
+    """
+    log = Path(str(snakemake.log[0]))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    record = log.with_name(log.name + ".json")
+    wildcards = dict(snakemake.wildcards.items())
+    entry: dict[str, Any] = {
+        "stage": snakemake.rule,
+        "sample": wildcards.get("sample") or wildcards.get("group"),
+        "state": "running",
+        "log": str(log),
+        "code": snakemake.params.get("code"),
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+    write_json(record, entry)
+    os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
+    started = time.monotonic()
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    with open(log, "w") as file:
+        stdout, stderr = sys.stdout, sys.stderr
+        sys.stdout = sys.stderr = Tee(file)  # type: ignore[assignment]
+        try:
+            yield
+            entry["state"] = "done"
+        except InputError as error:
+            entry |= {"state": "failed", "cause": f"{error.where}: {error.found}", "remedy": error.remedy}
+            for stream in (file, stderr):
+                print(f"error in {snakemake.rule}: {error}", file=stream)
+            raise SystemExit(1) from None
+        except SystemExit as stop:
+            entry |= {
+                "state": "failed",
+                "cause": f"stopped by a signal ({stop.code})",
+                "remedy": "run the command again",
+            }
+            raise
+        except BaseException as error:
+            entry |= {
+                "state": "failed",
+                "cause": f"{type(error).__name__}: {error}",
+                "remedy": "see the log; if it is not about your input, report it with the log",
+            }
+            traceback.print_exc(file=file)
+            print(f"error in {snakemake.rule}: {type(error).__name__}: {error} (log: {log})", file=stderr)
+            raise SystemExit(1) from None
+        finally:
+            sys.stdout, sys.stderr = stdout, stderr
+            signal.signal(signal.SIGTERM, previous)
+            entry["seconds"] = round(time.monotonic() - started, 1)
+            peak = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+            entry["max_rss_mb"] = round(max(peak) / 1024)
+            write_json(record, entry)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a job as an exception, so that resume state and temporary files are dealt with."""
+    raise SystemExit(128 + number)

@@ -1,0 +1,64 @@
+"""Networks by name, and their weights as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ..errors import InputError
+from ..provenance import atomic_path, canonical_json
+from .unet import unet, unet_noskip
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"unet": unet, "unet_noskip": unet_noskip}
+
+
+def build_model(name: str, in_channels: int, n_classes: int, **options: Any) -> nn.Module:
+    """A network by its name in `MODELS`, (n, in_channels, y, x) -> logits (n, n_classes, y, x).
+
+    Raises
+    ------
+    InputError
+        If there is no network of that name.
+    """
+    if name not in MODELS:
+        raise InputError("model.name", repr(name), f"one of {', '.join(MODELS)}", "choose one of them")
+    model = MODELS[name](in_channels, n_classes, **options)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def save_weights(path: str | Path, model: nn.Module, meta: dict[str, Any]) -> None:
+    """Write parameters as safetensors, atomically; `meta` (JSON-like) is the metadata entry `model`.
+
+    `meta` holds at least name, in_channels, n_classes and options, from which `load_weights` builds the network.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"model": canonical_json(meta)})
+
+
+def load_weights(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a weights file, in evaluation mode, and its metadata.
+
+    Raises
+    ------
+    InputError
+        If the file is no weights file of this program.
+    """
+    try:
+        with safe_open(str(path), framework="pt", device=str(device)) as file:
+            meta = json.loads((file.metadata() or {})["model"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(
+            path, f"not readable as weights ({error})", "a .safetensors file with the entry `model`", "train again"
+        ) from error
+    model = build_model(meta["name"], meta["in_channels"], meta["n_classes"], **meta["options"])
+    model.load_state_dict(tensors)
+    return model.to(device).eval(), meta

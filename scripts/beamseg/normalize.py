@@ -1,0 +1,125 @@
+"""Normalize: uint16 slabs of a scan, a cache of what the source and the plan give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+
+from .provenance import read_json, write_json
+from .readers.source import Source, task_borders
+from .slabs import SlabWriter, run_slabs
+from .volumes import normalize_block, open_scan_source, plan_entry
+
+DTYPES = {"grey": np.uint16}
+
+
+def worth_materializing(source: Source, settings: dict[str, Any]) -> bool:
+    """Whether to write the cache.
+
+    `always` and `never` are plain. `auto` leaves it out only where consumers read the source as fast and can hold
+    the normalized volume in memory: uncompressed 8- or 16-bit integers whose uint16 volume fits `mem_budget_mb`.
+    """
+    choice = settings["materialize"]
+    if choice != "auto":
+        return bool(choice == "always")
+    fits = np.prod(source.shape, dtype=float) * 2 <= settings["mem_budget_mb"] * 2**20
+    plain = not source.compressed and source.dtype.kind in "iu" and source.dtype.itemsize <= 2
+    return not (fits and plain)
+
+
+def normalize(
+    manifest: str | Path,
+    scan_json: str | Path,
+    plan_json: str | Path,
+    settings: dict[str, Any],
+    part: str,
+    identity: str,
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Write one part of the normalized volume of a scan: slab files and their manifest.
+
+    Parameters
+    ----------
+    manifest : path
+        `…/normalize/<part>.json`; slab files go beside it, array `grey`, uint16.
+    scan_json, plan_json : path
+    settings : dict
+        Section `normalize`: materialize, mem_budget_mb.
+    part : str
+        `k-of-n`.
+    identity : str
+        Of settings and inputs; finished slabs that bear it are kept.
+    threads : int
+        Dask threads that read, decode and normalize; one thread writes.
+
+    Returns
+    -------
+    dict
+        The manifest. Without a cache it lists no slabs and says `released`; `volumes.open_normalized` then reads
+        the source.
+    """
+    scan = read_json(scan_json)
+    source = open_scan_source(scan_json)
+    entry = plan_entry(read_json(plan_json), scan["name"])
+    if not worth_materializing(source, settings):
+        release(manifest)
+        empty = {
+            "stage": "normalize",
+            "identity": identity,
+            "shape": list(source.shape),
+            "part": part,
+            "arrays": {name: np.dtype(dtype).name for name, dtype in DTYPES.items()},
+            "slabs": [],
+            "released": True,
+        }
+        write_json(manifest, empty)
+        return empty
+    reads = task_borders(source)
+
+    def fill(z0: int, z1: int, writer: SlabWriter) -> None:
+        blocks = [(max(a, z0), min(b, z1)) for a, b in reads if a < z1 and b > z0]
+        for start in range(0, len(blocks), threads):
+            batch = [dask.delayed(_levels)(source, entry, a, b) for a, b in blocks[start : start + threads]]
+            for (a, _), grey in zip(
+                blocks[start:], dask.compute(*batch, scheduler="threads", num_workers=threads), strict=False
+            ):
+                writer.put("grey", a, grey)
+
+    return run_slabs(
+        manifest,
+        stage="normalize",
+        identity=identity,
+        shape=source.shape,
+        depth=scan["slab_depth"],
+        dtypes=DTYPES,
+        fill=fill,
+        part=part,
+    )
+
+
+def _levels(source: Source, entry: dict[str, Any], z0: int, z1: int) -> np.ndarray:
+    """Grey levels of slices z0 … z1, uint16; tiled so that the float intermediates of a tile stay in the cache."""
+    raw = source.read(z0, z1)
+    grey = np.empty(raw.shape, np.uint16)
+    rows = max(1, 2**17 // raw.shape[2])
+    for z in range(len(raw)):
+        for y in range(0, raw.shape[1], rows):
+            grey[z : z + 1, y : y + rows] = normalize_block(raw[z : z + 1, y : y + rows], entry, y, 0)
+    return grey
+
+
+def release(manifest: str | Path) -> None:
+    """Delete the slab files that a manifest lists and leave it as it is: readers fall back to the source.
+
+    The manifest's bytes stay, so nothing that depends on it runs again.
+    """
+    manifest = Path(manifest)
+    if not manifest.exists():
+        return
+    for slab in read_json(manifest)["slabs"]:
+        (manifest.parent / slab["file"]).unlink(missing_ok=True)
+
+

@@ -1,0 +1,352 @@
+"""The figures of the report, each from small arrays and what `evaluate` found; nothing here reads a volume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from . import figures
+from .figures import FALSE, HIT, INK, MISSED
+from .metrics import STAGES
+
+Pixel = tuple[float, float]
+
+
+def stages(result: dict[str, Any]) -> Figure:
+    """With truth accuracy, mean IoU and IoU per class by stage; without it fractions, agreement and confidence."""
+    names = [STAGES[name] for name in result["stages"]]
+    product = list(result["stages"]).index(result["product"]["stage"])
+    entries = list(result["stages"].values())
+    if not result["has_truth"]:
+        return _stages_without_truth(result, names, entries)
+    classes = [entry["name"] for entry in result["truth"]]
+    width = 0.75 * len(classes)
+    figure = Figure(figsize=(8.2 + width, 0.9 + 0.42 * len(names)))
+    left, middle, right = figure.subplots(1, 3, width_ratios=(3, 3, 1 + width))
+    figures.bars(left, names, [entry["accuracy"] for entry in entries], "accuracy", product)
+    figures.bars(middle, names, [entry["mean_iou"] for entry in entries], "mean IoU", product)
+    middle.set_yticklabels([])
+    shares = np.array([[entry["classes"][c]["iou"] for c in classes] for entry in entries], dtype=float)
+    figures.heat(right, shares, [""] * len(names), classes, "IoU per class, %", "", "")
+    return figure
+
+
+def _stages_without_truth(result: dict[str, Any], names: list[str], entries: list[dict[str, Any]]) -> Figure:
+    table = result["classes"]
+    classes = [row["name"] for row in table]
+    figure = Figure(figsize=(10, 1.3 + 0.42 * len(names)))
+    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    start = np.zeros(len(names))
+    for row in table:
+        share = np.array([100 * (entry["fractions"][row["name"]] or 0) for entry in entries])
+        left.barh(names, share, left=start, color=row["colour"], edgecolor="white", linewidth=0.6, height=0.62)
+        start += share
+    left.invert_yaxis()
+    left.set(xlim=(0, 100), title="class fractions in the field of view, %")
+    left.tick_params(length=0)
+    left.spines[["left", "bottom"]].set_visible(False)
+    figures.legend(
+        figure, classes, [row["colour"] for row in table], loc="outside lower center", ncols=min(6, len(classes))
+    )
+    equal = np.full((len(names), len(names)), np.nan)
+    keys = list(result["stages"])
+    for entry in result["agreement"]:
+        i, j = (keys.index(stage) for stage in entry["stages"])
+        equal[j, i] = entry["equal"] if entry["equal"] is not None else np.nan
+    if len(names) > 1:
+        figures.heat(right, equal[1:, :-1], names[1:], names[:-1], "same class in both stages, %", "", "")
+    else:
+        right.axis("off")
+    return figure
+
+
+def overlays(
+    grey: np.ndarray,
+    labels: dict[str, np.ndarray],
+    colours: list[str],
+    names: list[str],
+    *,
+    product: str,
+    pixel: Pixel,
+    unit: str,
+    opacity: float,
+) -> Figure:
+    """One slice: grey levels, then every stage (and `truth`) over them, with scale bar and legend.
+
+    `grey` (y, x) grey levels, 0 outside; `labels` title -> (y, x) uint8 ids of `colours` and `names`.
+    """
+    panels = len(labels) + 1
+    columns = min(4, panels)
+    rows = -(-panels // columns)
+    height = 2.75 * grey.shape[0] * pixel[0] / (grey.shape[1] * pixel[1])
+    figure = Figure(figsize=(2.75 * columns, rows * (min(height, 4.5) + 0.3) + 0.45))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    picture = figures.grey_picture(grey, figures.grey_range(grey))
+    figures.show(axes[0], picture, "grey levels", pixel, unit)
+    for place, (title, label) in zip(axes[1:], labels.items(), strict=False):
+        figures.show(place, figures.overlay(picture, label, colours, opacity), title, pixel)
+        if title == product:
+            place.set_title(f"{title} (the product)", fontweight="bold")
+    for place in axes[panels:]:
+        place.axis("off")
+    figures.legend(figure, names, colours, loc="outside lower center", ncols=min(6, len(names)))
+    return figure
+
+
+def disputes(
+    crops: list[tuple[int, np.ndarray, dict[str, np.ndarray]]],
+    colours: list[str],
+    names: list[str],
+    *,
+    limits: tuple[float, float],
+    pixel: Pixel,
+    unit: str,
+    opacity: float,
+) -> Figure:
+    """A row per crop (slice, grey, title -> labels), where the stages disagree most."""
+    columns = 1 + max(len(labels) for _, _, labels in crops)
+    _, first, _ = crops[0]
+    height = 1.75 * first.shape[0] * pixel[0] / (first.shape[1] * pixel[1])
+    figure = Figure(figsize=(1.75 * columns, len(crops) * (min(height, 4) + 0.1) + 0.75))
+    axes = figure.subplots(len(crops), columns, squeeze=False)
+    for row, (z, grey, labels) in zip(axes, crops, strict=True):
+        picture = figures.grey_picture(grey, limits)
+        top = row is axes[0]
+        figures.show(row[0], picture, "grey levels" if top else "", pixel, unit)
+        row[0].set_ylabel(f"slice {z}")
+        for place, (title, label) in zip(row[1:], labels.items(), strict=True):
+            figures.show(place, figures.overlay(picture, label, colours, opacity), title if top else "", pixel)
+    figures.legend(figure, names, colours, loc="outside lower center", ncols=min(6, len(names)))
+    return figure
+
+
+def views(
+    planes: dict[str, tuple[np.ndarray, np.ndarray]],
+    colours: list[str],
+    names: list[str],
+    *,
+    size: tuple[float, float, float],
+    unit: str,
+    places: tuple[int, int, int],
+    limits: tuple[float, float],
+    opacity: float,
+) -> Figure:
+    """Three orthogonal planes through `places`, grey on the left, the product on the right.
+
+    `planes` holds xy, xz and yz as (grey, labels), rows by columns as named from the back: xz is (z, x), yz is (z, y).
+    `size` is the extent of the volume (z, y, x) in `unit`. A thin volume is stretched along z to be seen.
+    """
+    stretch = max(1.0, 0.16 * max(size[1], size[2]) / size[0])
+    depth = size[0] * stretch
+    total_w, total_h = size[2] + depth, size[1] + depth
+    width = 5.0
+    figure = Figure(figsize=(2 * width + 0.3, width * total_h / total_w + 0.9))
+    z, y, x = places
+    note = "" if stretch == 1 else f", z stretched {stretch:.2g} times"
+    halves = figure.subfigures(1, 2)
+    for half, title in zip(halves, ("grey levels", "product"), strict=True):
+        grid = half.subplots(2, 2, width_ratios=(size[2], depth), height_ratios=(size[1], depth))
+        grid[1, 1].axis("off")
+        shown = {
+            "xy": (grid[0, 0], size[1], size[2]),
+            "xz": (grid[1, 0], depth, size[2]),
+            "yz": (grid[0, 1], size[1], depth),
+        }
+        for name, (axes, tall, wide) in shown.items():
+            grey, labels = planes[name]
+            if name == "yz":
+                grey, labels = grey.T, labels.T
+            picture = figures.grey_picture(grey, limits)
+            if title == "product":
+                picture = figures.overlay(picture, labels, colours, opacity)
+            pixel = (tall / picture.shape[0], wide / picture.shape[1])
+            figures.show(axes, picture, "", pixel, unit if name == "xy" else None)
+        half.suptitle(f"{title}: xy at z = {z}, xz at y = {y}, yz at x = {x}{note}", fontsize=9)
+    figures.legend(figure, names, colours, loc="outside lower center", ncols=min(6, len(names)))
+    return figure
+
+
+def histogram(
+    edges: np.ndarray,
+    counts: np.ndarray,
+    limits: tuple[float, float],
+    table: list[dict[str, Any]],
+    clusters: list[dict[str, Any]],
+) -> Figure:
+    """Histogram of the scan's own values, each class in its colour, cuts and the clipped range marked.
+
+    `clusters` have cut_low and cut_high in grey levels 1 … 65535, of which `limits` are the scan's values.
+    """
+    low, high = limits
+    margin = 0.06 * (high - low)
+    step = max(1, int(np.count_nonzero((edges > low - margin) & (edges < high + margin)) / 400))
+    whole = len(counts) // step * step
+    density = counts[:whole].reshape(-1, step).sum(axis=1)
+    borders = edges[: whole + 1 : step]
+    middle = (borders[1:] + borders[:-1]) / 2
+    figure = Figure(figsize=(9, 3))
+    axes = figure.subplots()
+    colour = {cluster: row["colour"] for row in table for cluster in row["clusters"]}
+    level = 1 + (np.clip(middle, low, high) - low) / max(high - low, 1e-300) * 65534
+    for cluster in clusters:
+        inside = (level >= cluster["cut_low"] - 0.5) & (level < cluster["cut_high"] + 0.5)
+        axes.bar(middle[inside], density[inside], np.diff(borders)[inside], color=colour[cluster["id"]], linewidth=0)
+        if cluster["cut_low"] > 1:
+            cut = low + (cluster["cut_low"] - 1) / 65534 * (high - low)
+            axes.axvline(cut, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+    axes.plot(middle, density, drawstyle="steps-mid", color=INK, linewidth=0.6)
+    axes.axvspan(low - margin, low, color="#e3e7eb", zorder=0)
+    axes.axvspan(high, high + margin, color="#e3e7eb", zorder=0)
+    axes.set(xlim=(low - margin, high + margin), xlabel="value in the scan", ylabel="voxels")
+    axes.set_yscale("symlog", linthresh=max(1.0, float(density.max()) / 1000))
+    axes.set_ylim(0, float(density.max()) * 1.6 + 1)
+    axes.minorticks_off()
+    names = [row["name"] for row in table]
+    axes.legend(
+        handles=[Patch(facecolor=row["colour"], edgecolor=figures.FAINT, label=row["name"]) for row in table]
+        + [Patch(facecolor="#e3e7eb", label="clipped")],
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        ncols=1 if len(names) < 9 else 2,
+    )
+    return figure
+
+
+def curves(series: dict[str, list[tuple[str, dict[str, np.ndarray], np.ndarray]]], colours: list[str]) -> Figure:
+    """Training curves: a row per stage of panels (title, name -> values, steps)."""
+    rows = [(stage, panels) for stage, panels in series.items() if panels]
+    columns = max((len(panels) for _, panels in rows), default=1)
+    figure = Figure(figsize=(3.6 * columns, 2.5 * max(1, len(rows))))
+    axes = figure.subplots(max(1, len(rows)), columns, squeeze=False)
+    for place in axes.ravel():
+        place.axis("off")
+    if not rows:
+        axes[0, 0].text(0.5, 0.5, "no curves", ha="center")
+    plain = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
+    for line, (stage, panels) in zip(axes, rows, strict=True):
+        for place, (title, values, steps) in zip(line, panels, strict=False):
+            place.axis("on")
+            per_class = all(name.startswith("class ") for name in values)
+            chosen = colours if per_class else plain
+            chosen = [chosen[i % len(chosen)] for i in range(len(values))]
+            figures.lines(place, steps, values, chosen, title=f"{stage}: {title}", xlabel="step")
+            if len(values) > 1:
+                place.legend(fontsize=7.5, loc="best", ncols=2 if len(values) > 3 else 1)
+            place.set_ylim(
+                bottom=min(0.0, *(float(np.nanmin(v)) for v in values.values() if np.isfinite(v).any()), 0.0)
+            )
+    return figure
+
+
+def matching(result: dict[str, Any]) -> Figure:
+    """Cluster → class heat map (with truth), and where the pseudo-labels' voxels went in the product."""
+    table = [row["name"] for row in result["classes"]]
+    maps = []
+    if result["has_truth"]:
+        counts = np.array(result["matching"]["voxels"], dtype=float)[:-1]
+        truth = [entry["name"] for entry in result["truth"]]
+        maps.append((counts, truth, f"{STAGES[result['matching']['stage']]} and truth, % of the cluster", "truth"))
+    if result["moves"]:
+        counts = np.array(result["moves"]["voxels"], dtype=float)[:-1]
+        columns = [*table, "unlabelled"] if counts[:, -1].any() else table
+        first, last = (STAGES[result["moves"][key]] for key in ("from", "to"))
+        maps.append((counts[:, : len(columns)], columns, f"from {first} to {last}, % of the cluster", last))
+    figure = Figure(figsize=(5.2 * max(1, len(maps)), 1.3 + 0.42 * len(table)))
+    axes = figure.subplots(1, max(1, len(maps)), squeeze=False)[0]
+    if not maps:
+        axes[0].axis("off")
+        axes[0].text(0.5, 0.5, "the pseudo-labels are the product", ha="center")
+    for place, (counts, columns, title, below) in zip(axes, maps, strict=False):
+        sums = counts.sum(axis=1, keepdims=True)
+        shares = np.divide(counts, sums, out=np.full(counts.shape, np.nan), where=sums > 0)
+        figures.heat(place, shares, table, columns, title, below, "")
+    return figure
+
+
+def errors(
+    grey: np.ndarray,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    names: dict[int, str],
+    *,
+    z: int,
+    limits: tuple[float, float],
+    pixel: Pixel,
+    unit: str,
+) -> Figure:
+    """True and false positives and false negatives per class on slice `z`: `truth`, `predicted` (y, x), 255 is neither."""
+    picture = (0.55 * figures.grey_picture(grey, limits)).astype(np.uint8)
+    chosen = list(names)[:4]
+    height = 3.2 * grey.shape[0] * pixel[0] / (grey.shape[1] * pixel[1])
+    figure = Figure(figsize=(3.2 * len(chosen), min(height, 5) + 0.75))
+    axes = figure.subplots(1, len(chosen), squeeze=False)[0]
+    measured = truth != 255
+    for place, value in zip(axes, chosen, strict=True):
+        is_truth, is_predicted = truth == value, (predicted == value) & measured
+        panel = picture.copy()
+        for mask, colour in (
+            (is_truth & is_predicted, HIT),
+            (is_truth & ~is_predicted, MISSED),
+            (~is_truth & is_predicted, FALSE),
+        ):
+            panel[mask] = 0.25 * panel[mask] + 0.75 * np.array(figures.rgb(colour))
+        figures.show(place, panel, f"{names[value]}, slice {z}", pixel, unit if place is axes[0] else None)
+    figures.legend(
+        figure,
+        ["found (true positive)", "missed (false negative)", "wrongly called (false positive)"],
+        [HIT, MISSED, FALSE],
+        loc="outside lower center",
+        ncols=3,
+    )
+    return figure
+
+
+def doubt(
+    grey: np.ndarray,
+    different: np.ndarray,
+    confidence: np.ndarray | None,
+    *,
+    z: int,
+    limits: tuple[float, float],
+    pixel: Pixel,
+    unit: str,
+) -> Figure:
+    """Without truth: where stages disagree on slice `z` (mask), and the network's confidence there (0 … 1, NaN outside)."""
+    panels = 1 if confidence is None else 2
+    height = 4.2 * grey.shape[0] * pixel[0] / (grey.shape[1] * pixel[1])
+    figure = Figure(figsize=(4.4 * panels, min(height, 6) + 0.75))
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    picture = (0.7 * figures.grey_picture(grey, limits)).astype(np.uint8)
+    picture[different] = 0.25 * picture[different] + 0.75 * np.array(figures.rgb(MISSED))
+    figures.show(axes[0], picture, f"stages disagree, slice {z}", pixel, unit)
+    if confidence is not None:
+        extent = (0, grey.shape[1] * pixel[1], grey.shape[0] * pixel[0], 0)
+        image = axes[1].imshow(confidence, cmap="cividis", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+        axes[1].set(xticks=[], yticks=[], title=f"confidence of the network, slice {z}")
+        axes[1].spines[:].set_visible(False)
+        figure.colorbar(image, ax=axes[1], shrink=0.8)
+    return figure
+
+
+def profile(
+    result: dict[str, Any], slice_um: float | None, before: dict[str, list[float | None]] | None = None
+) -> Figure:
+    """Class fractions of the product along z, and the share of voxels on which not all stages agree."""
+    table = result["classes"]
+    fractions = {c: np.array(v, dtype=float) * 100 for c, v in result["profile"]["fractions"].items()}
+    disputed = np.array(result["profile"]["disputed"], dtype=float) * 100
+    z = np.arange(len(disputed))
+    figure = Figure(figsize=(10, 3.4))
+    left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
+    colours = [row["colour"] for row in table]
+    note = "slice" if slice_um is None else f"slice (each {figures.length_text(slice_um, 'µm')})"
+    figures.lines(left, z, fractions, colours, title="fractions of the product, %", xlabel=note)
+    left.set_ylim(0, max(5, min(100, 1.1 * max(np.nanmax(v, initial=0) for v in fractions.values()))))
+    figures.lines(right, z, {"disputed": disputed}, [INK], title="voxels on which stages disagree, %", xlabel=note)
+    right.set_ylim(0, max(1.0, 1.1 * float(np.nanmax(disputed, initial=0))))
+    names = [row["name"] for row in table]
+    figures.legend(figure, names, colours, loc="outside lower center", ncols=min(6, len(names)))
+    return figure

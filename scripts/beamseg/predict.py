@@ -1,0 +1,129 @@
+"""Predict slices by overlapping tiles; a slice's result depends on nothing but the stack around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .augment import to_unit
+from .crops import read_stack, reflect_indices
+from .device import Compute
+from .losses import UNLABELLED
+from .volumes import OUTSIDE, Volume
+
+TILES_PER_BATCH = 16
+
+
+def tile_starts(extent: int, tile: int, overlap: float) -> list[int]:
+    """First pixels of tiles that cover `extent`, evenly spaced, the first at 0, the last ending at the border.
+
+    Neighbours share at least the fraction `overlap` of a tile. One tile, centred, where the extent is smaller.
+    """
+    slack = extent - tile
+    if slack <= 0:
+        return [slack // 2]
+    count = 1 + int(np.ceil(slack / max(1.0, tile * (1.0 - overlap))))
+    return [round(i * slack / (count - 1)) for i in range(count)]
+
+
+def gaussian_weight(tile: int) -> np.ndarray:
+    """Weight of a tile's pixels, float32 (tile, tile): a Gaussian of σ = tile / 8, nowhere under a thousandth of its peak.
+
+    A tile's border sees half of its surroundings, so its middle counts more (nnU-Net, Isensee et al. 2021).
+    """
+    distance = (np.arange(tile) - (tile - 1) / 2) / (tile / 8)
+    profile = np.exp(-0.5 * distance**2)
+    return np.maximum(np.outer(profile, profile), 1e-3).astype(np.float32)
+
+
+def predict_slices(
+    model: nn.Module,
+    volume: Volume,
+    z0: int,
+    z1: int,
+    settings: dict[str, Any],
+    compute: Compute,
+    tile: int,
+    n_slices: int,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Labels and confidence of slices z0 … z1 − 1.
+
+    Parameters
+    ----------
+    model : Module
+        In evaluation mode, on the device of `compute`.
+    volume : Volume
+        uint16 grey levels, 0 outside.
+    z0, z1 : int
+    settings : dict
+        Section `segment`: `overlap` of tiles.
+    compute : Compute
+    tile : int
+        Edge of a tile in pixels, that of the training crops: statistics of group norm depend on what a tile holds.
+    n_slices : int
+        Slices that the network sees.
+
+    Yields
+    ------
+    z, labels, confidence
+        uint8 (y, x) each: class, 255 outside; probability of that class, 0 … 255 for 0 … 1, 0 outside.
+
+    Notes
+    -----
+    Tiles and batches follow from the slice's shape alone, so that any cut of the volume along z gives the same bits.
+    """
+    _, height, width = volume.shape
+    starts = [
+        (y, x)
+        for y in tile_starts(height, tile, settings["overlap"])
+        for x in tile_starts(width, tile, settings["overlap"])
+    ]
+    top, left = min(0, starts[0][0]), min(0, starts[0][1])
+    rows = reflect_indices(top, max(height, top + tile), height)
+    columns = reflect_indices(left, max(width, left + tile), width)
+    padded = (len(rows), len(columns)) != (height, width)
+    weight = torch.from_numpy(gaussian_weight(tile)).to(compute.device)
+    total_weight = torch.zeros(len(rows), len(columns), device=compute.device)
+    for y, x in starts:
+        total_weight[y - top : y - top + tile, x - left : x - left + tile] += weight
+    for z in range(z0, z1):
+        stack = read_stack(volume, z, n_slices)
+        outside = torch.from_numpy(stack[n_slices // 2] == OUTSIDE).to(compute.device)
+        if padded:
+            stack = stack[:, rows[:, None], columns]
+        image = to_unit(torch.from_numpy(stack.astype(np.int32)).to(compute.device))
+        blended = _blend(model, image, starts, (top, left), weight, compute) / total_weight
+        confidence, labels = blended[:, -top : height - top, -left : width - left].max(0)
+        confidence = (confidence * 255.0).round_().clamp_(0, 255).to(torch.uint8).masked_fill_(outside, 0)
+        labels = labels.to(torch.uint8).masked_fill_(outside, UNLABELLED)
+        yield z, labels.cpu().numpy(), confidence.cpu().numpy()
+
+
+@torch.inference_mode()
+def _blend(
+    model: nn.Module,
+    image: torch.Tensor,
+    starts: list[tuple[int, int]],
+    origin: tuple[int, int],
+    weight: torch.Tensor,
+    compute: Compute,
+) -> torch.Tensor:
+    """Weighted sum of the tiles' class probabilities, float32 (classes, y, x)."""
+    tile, (top, left) = len(weight), origin
+    blended: torch.Tensor | None = None
+    for first in range(0, len(starts), TILES_PER_BATCH):
+        some = starts[first : first + TILES_PER_BATCH]
+        tiles = torch.stack([image[:, y - top : y - top + tile, x - left : x - left + tile] for y, x in some])
+        with compute.precision():
+            logits = model(tiles.contiguous(memory_format=torch.channels_last))
+        probability = logits.float().softmax(1)
+        if blended is None:
+            blended = torch.zeros(probability.shape[1], *image.shape[1:], device=image.device)
+        for (y, x), p in zip(some, probability, strict=True):
+            blended[:, y - top : y - top + tile, x - left : x - left + tile] += p * weight
+    assert blended is not None
+    return blended

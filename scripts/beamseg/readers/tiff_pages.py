@@ -1,0 +1,188 @@
+"""TIFF: one file of many pages, and what both TIFF readers share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+
+from ..errors import InputError
+from .source import Source, native, to_micrometres
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+AGAIN = "copy the file again, or wait until it is written"
+
+
+def matches(path: Path) -> bool:
+    """Whether the file begins as a TIFF or BigTIFF does."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(4) in MAGIC
+
+
+def open_tiff(path: Path) -> tifffile.TiffFile:
+    """Open a TIFF; raises InputError if it is none, or cut off within its directory."""
+    try:
+        file = tifffile.TiffFile(path)
+        if not len(file.pages):
+            raise ValueError("no pages")
+    except (tifffile.TiffFileError, ValueError, OSError, IndexError, KeyError, TypeError) as error:
+        raise InputError(
+            path, f"a truncated or damaged TIFF of {path.stat().st_size} bytes ({error})", "a whole TIFF file", AGAIN
+        ) from error
+    return file
+
+
+def check_page(path: Path, page: Any) -> None:
+    """Raise InputError if the voxels of a page lie beyond the end of the file."""
+    size = path.stat().st_size
+    ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    if not ends or max(ends) > size:
+        raise InputError(path, f"a truncated file of {size} bytes", f"at least {max(ends, default=0)} bytes", AGAIN)
+
+
+def check_type(path: Path, dtype: Any) -> None:
+    """Raise InputError unless voxels are real numbers."""
+    if dtype is None or np.dtype(dtype).kind not in "uifb":
+        raise InputError(path, f"voxels of type {dtype}", "integers or floating-point numbers", "convert the file")
+
+
+def open_source(path: Path, dataset: str | None = None) -> Source:
+    """Open a multi-page TIFF, slices in the order of its pages; see `beamseg.readers.open_source`."""
+    file = open_tiff(path)
+    series = file.series[0]
+    shape, channels = _volume_shape(path, file, series)
+    check_type(path, series.dtype)
+    offset = series.dataoffset
+    itemsize = series.dtype.itemsize
+    if offset is not None:
+        expected = offset + int(np.prod(series.shape, dtype=np.int64)) * itemsize
+        if path.stat().st_size < expected:
+            raise InputError(
+                path, f"a truncated file of {path.stat().st_size} bytes", f"at least {expected} bytes", AGAIN
+            )
+        stored = np.dtype(series.dtype).newbyteorder(file.byteorder)
+        voxels = np.memmap(
+            path, dtype=stored, mode="r", offset=offset, shape=(*shape, *([channels] if channels else []))
+        )
+
+        def read_window(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+            return voxels[z0:z1, y0:y1, x0:x1]
+
+    else:
+        pages = list(series.pages)
+        if len(pages) != shape[0] or any(page is None for page in pages):
+            raise InputError(
+                path, f"{len(pages)} pages", f"{shape[0]}, one per slice", "save it as plain TIFF"
+            )
+        for page in pages:
+            check_page(path, page)
+
+        def read_window(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+            return np.stack([plane(path, pages[z])[y0:y1, x0:x1] for z in range(z0, z1)])
+
+    size, warnings = voxel_size(file)
+    if shape[0] == 1:
+        warnings.append("the file holds one slice")
+    return Source(
+        format="tiff",
+        shape=shape,
+        dtype=native(series.dtype),
+        files=[path],
+        read_window=read_window,
+        voxel_size_um=size,
+        warnings=warnings,
+        compressed=file.pages.first.compression != 1,
+        channels=channels,
+    )
+
+
+def plane(path: Path, page: Any) -> np.ndarray:
+    """Decode a page (y, x) or (y, x, 3); raises InputError where that fails."""
+    try:
+        image = page.asarray()
+    except Exception as error:  # codecs raise errors of many kinds; all mean that the page cannot be read
+        raise InputError(path, f"page {page.index} cannot be decoded ({error})", "a readable page", AGAIN) from error
+    return image[..., :3] if image.ndim == 3 else image
+
+
+def page_channels(path: Path, page: Any) -> int:
+    """0 for grey pages, 3 for colour (an alpha channel is dropped); raises InputError for other layouts."""
+    if page.ndim == 2:
+        return 0
+    if page.ndim == 3 and page.axes == "YXS" and page.shape[2] in (3, 4):
+        return 3
+    raise InputError(path, f"a page of shape {page.shape} ({page.axes})", "rows and columns", "save the slices as grey")
+
+
+def _volume_shape(path: Path, file: tifffile.TiffFile, series: Any) -> tuple[tuple[int, int, int], int]:
+    if len(file.series) > 1:
+        shapes = sorted({(tuple(s.shape), np.dtype(s.dtype).name) for s in file.series})
+        raise InputError(
+            path,
+            f"pages of different shapes or types: {', '.join(f'{s} {d}' for s, d in shapes[:4])}",
+            "pages of one shape and type",
+            "save the volume alone (without thumbnail or pyramid levels)",
+        )
+    channels = page_channels(path, file.pages.first)
+    spatial = tuple(int(n) for n in (series.shape[:-1] if channels else series.shape))
+    if len(spatial) == 2:
+        spatial = (1, *spatial)
+    if len(spatial) != 3 or (channels and series.shape[-1] != 3):
+        raise InputError(
+            path, f"axes {series.axes} of shape {tuple(series.shape)}", "z, y, x", "save one channel and one time point"
+        )
+    said = (file.imagej_metadata or {}).get("images")
+    if said is not None and int(said) != spatial[0]:
+        raise InputError(path, f"{spatial[0]} slices", f"{said}, as its header says", AGAIN)
+    return spatial, channels
+
+
+def voxel_size(file: tifffile.TiffFile) -> tuple[list[float] | None, list[str]]:
+    """([z, y, x] in micrometres or None, warnings) from OME or ImageJ metadata.
+
+    Plain TIFF resolutions are left alone: they are about a printer (72 dpi), not a detector.
+    """
+    size = _ome_size(file) if file.is_ome else _imagej_size(file)
+    if size is None:
+        return None, []
+    z, y, x = size
+    if z is None:
+        return [y, y, x], ["the file gives no distance between slices; taken as the pixel size"]
+    return [z, y, x], []
+
+
+def _ome_size(file: tifffile.TiffFile) -> tuple[float | None, float, float] | None:
+    root = ElementTree.fromstring(file.ome_metadata)
+    pixels = next((e for e in root.iter() if e.tag.endswith("}Pixels")), None)
+    if pixels is None:
+        return None
+    found = {}
+    for axis in "ZYX":
+        value = pixels.get(f"PhysicalSize{axis}")
+        unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
+        found[axis] = to_micrometres(float(value), unit) if value else None
+    if found["Y"] is None or found["X"] is None:
+        return None
+    return found["Z"], found["Y"], found["X"]
+
+
+def _imagej_size(file: tifffile.TiffFile) -> tuple[float | None, float, float] | None:
+    metadata = file.imagej_metadata
+    unit = str((metadata or {}).get("unit", ""))
+    tags = file.pages.first.tags
+    if not metadata or "XResolution" not in tags or "YResolution" not in tags:
+        return None
+    sizes = []
+    for name in ("YResolution", "XResolution"):
+        pixels, units = tags[name].value
+        sizes.append(to_micrometres(units / pixels, unit) if pixels else None)
+    y, x = sizes
+    if y is None or x is None:
+        return None
+    spacing = metadata.get("spacing")
+    return (to_micrometres(float(spacing), unit) if spacing else None), y, x

@@ -1,0 +1,159 @@
+"""The graph of stages over runs: what each reads of the configuration, what it needs, and who computes it.
+
+A stage of a run has an identity, the digest of its own and all upstream settings and of its inputs' names. Runs that
+agree in it share one result: it is computed under the name of the first of them, and `owner` says which that is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .config import PHANTOM, Run
+from .errors import InputError
+from .provenance import digest
+
+REFERENCES = 4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage reads.
+
+    `scope` is `scan` or `group`; `settings` are sections or keys of the configuration (all that may change the
+    result); `needs` are stages upstream, where `stage@reference` is that stage of the group's reference scans.
+    """
+
+    scope: str
+    settings: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+LAYOUT = ("parts", "slab_depth")
+STAGES: dict[str, Stage] = {
+    "simulate": Stage("scan", ("phantom",)),
+    "ingest": Stage("scan", ("path", "dataset", "voxel_size_um", "z_continuous", "ingest"), ()),
+    "histogram": Stage("scan", (), ("ingest",)),
+    "plan": Stage("group", ("plan",), ("histogram@reference",)),
+    "normalize": Stage("scan", ("normalize", *LAYOUT), ("plan", "ingest")),
+    "pseudo_label": Stage("group", ("pseudo_label", "seed"), ("plan",)),
+    "train": Stage(
+        "group", ("model", "train", "label_source", "labels", "seed"), ("pseudo_label", "normalize@reference")
+    ),
+    "self_correct": Stage("group", ("self_correct", "seed"), ("train",)),
+    "segment_stage2": Stage("scan", ("segment", *LAYOUT), ("train", "normalize")),
+    "segment_stage3": Stage("scan", ("segment", *LAYOUT), ("self_correct", "normalize")),
+    "refine_mpp": Stage(
+        "scan", ("refine_mpp", "stage3", *LAYOUT), ("segment_stage2", "segment_stage3", "self_correct")
+    ),
+    "train_scm": Stage("group", ("refine_scm", "labels", "seed"), ("refine_mpp@reference",)),
+    "refine_scm": Stage("scan", ("refine_scm", *LAYOUT), ("train_scm", "refine_mpp")),
+    "bundle": Stage("group", ("classes",), ("self_correct",)),
+    "evaluate": Stage("scan", ("classes", "refine", "stage3", "truth", "evaluate", "labels"), ("refine_scm",)),
+}
+
+
+@dataclass
+class Runs:
+    """All runs of a table and, per stage, who computes it."""
+
+    runs: dict[str, Run]
+    _identities: dict[tuple[str, str], str] = field(default_factory=dict)
+    _owners: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.groups: dict[str, list[str]] = {}
+        for run in self.runs.values():
+            self.groups.setdefault(run.group, []).append(run.name)
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        for group, members in self.groups.items():
+            first = self.runs[members[0]]
+            for stage, entry in STAGES.items():
+                if entry.scope != "group":
+                    continue
+                for key in entry.settings:
+                    for name in members[1:]:
+                        if key != "classes" and self._setting(name, key) != self._setting(first.name, key):
+                            raise InputError(
+                                f"group {group!r}, key {key!r}",
+                                f"{self._setting(name, key)!r} for {name}, {self._setting(first.name, key)!r} for {first.name}",
+                                f"one value, since scans of a group share {stage}",
+                                "give the scans the same value, or put them into groups of their own",
+                            )
+
+    def _setting(self, name: str, key: str) -> Any:
+        value = self.runs[name].get(key)
+        return {k: v for k, v in value.items() if k != "path"} if key == "labels" else value
+
+    def references(self, group: str) -> list[str]:
+        """Scans that the group's range, clusters and training draw from: the marked ones, else the first four."""
+        members = self.groups[group]
+        marked = [name for name in members if self.runs[name].get("reference")]
+        return (
+            marked or [name for name in members if self.runs[name].get("reference") is None][:REFERENCES] or members[:1]
+        )
+
+    def source(self, name: str) -> str:
+        """What names a run's input: the resolved path, or the phantom's parameters."""
+        run = self.runs[name]
+        if run.get("path") == PHANTOM:
+            return digest(run.get("phantom"))
+        return str(run.file("path"))
+
+    def identity(self, stage: str, name: str) -> str:
+        """Identity of a stage for a run; for a group stage, that of the run's group."""
+        entry = STAGES[stage]
+        run = self.runs[name]
+        who = run.group if entry.scope == "group" else name
+        if (stage, who) in self._identities:
+            return self._identities[stage, who]
+        member = self.groups[run.group][0] if entry.scope == "group" else name
+        parts: list[Any] = [stage, {key: self._setting(member, key) for key in entry.settings}]
+        if stage == "ingest":
+            parts = [stage, self.source(name), {k: self._setting(name, k) for k in entry.settings if k != "path"}]
+        if "labels" in entry.settings:
+            files = self.references(run.group) if entry.scope == "group" else [name]
+            parts.append([str(self.runs[n].file("labels.path")) for n in files])
+        for need in entry.needs:
+            upstream, _, reference = need.partition("@")
+            names = self.references(run.group) if reference else [member]
+            parts.append([self.identity(upstream, n) for n in names])
+        self._identities[stage, who] = digest(parts)
+        return self._identities[stage, who]
+
+    def owner(self, stage: str, name: str) -> str:
+        """The run (or, for a group stage, the group) under whose name a stage of this run is computed."""
+        if stage not in self._owners:
+            first: dict[str, str] = {}
+            for run in self.runs.values():
+                who = run.group if STAGES[stage].scope == "group" else run.name
+                first.setdefault(self.identity(stage, run.name), who)
+            self._owners[stage] = first
+        return self._owners[stage][self.identity(stage, name)]
+
+    def sharers(self, stage: str, name: str) -> list[str]:
+        """All runs whose stage is the one that `name` owns."""
+        identity = self.identity(stage, name)
+        return [other for other in self.runs if self.identity(stage, other) == identity]
+
+    def settings(self, stage: str, name: str) -> dict[str, Any]:
+        """What a rule's `params` holds: exactly the sections and keys that the stage reads."""
+        run = self.runs[name]
+        return {key: run.get(key) for key in STAGES[stage].settings}
+
+
+def scan_path(run: Run, results: Path = Path("results")) -> Path | None:
+    """Where the scan of a run lies; a phantom lies in its own results folder."""
+    if run.get("path") == PHANTOM:
+        return results / run.name / "phantom.h5"
+    return run.file("path")
+
+
+def truth_path(run: Run, results: Path = Path("results")) -> Path | None:
+    """Where the truth of a run lies, None without one."""
+    if run.get("path") == PHANTOM:
+        return results / run.name / "phantom_truth.h5"
+    return run.file("truth")

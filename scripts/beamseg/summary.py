@@ -1,0 +1,127 @@
+"""How every run of a workflow ended: a table on the terminal and `results/summary.csv`."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .code import code_digest
+from .evaluate import stage_table
+from .provenance import atomic_path, read_json
+from .runs import STAGES, Runs
+
+COLUMNS = ("sample", "stage", "state", "cause", "remedy", "log")
+SHOWN_IN_FULL = 8
+
+
+def records(logs: Path = Path("logs")) -> list[dict[str, Any]]:
+    """What jobs recorded of their ends, one entry per log."""
+    return [read_json(path) for path in sorted(logs.rglob("*.log.json"))]
+
+
+def recorded_code(stage: str, who: str, logs: Path = Path("logs")) -> str | None:
+    """Digest of the code that made the result of a stage which is there, None if nothing is recorded."""
+    for entry in _records_of(stage, who, logs):
+        if entry["state"] == "done":
+            return str(entry["code"])
+    return None
+
+
+def _records_of(stage: str, who: str, logs: Path) -> list[dict[str, Any]]:
+    """Records of a stage's jobs; `segment` has one per network and part."""
+    name, _, model = stage.partition("_stage")
+    stage = name if name == "segment" else stage
+    below = stage if not model or name != "segment" else f"segment/stage{model}"
+    paths: list[Path] = []
+    for folder in (logs / who, logs / "groups" / who):
+        paths += [folder / f"{below}.log.json", *sorted((folder / below).glob("**/*.log.json"))]
+    return [read_json(path) for path in paths if path.exists()]
+
+
+def run_state(runs: Runs, name: str, results: Path = Path("results"), logs: Path = Path("logs")) -> dict[str, str]:
+    """State of one run: done, or the first stage that failed, was killed or did not start."""
+    row = {"sample": name, "stage": "", "state": "done", "cause": "", "remedy": "", "log": ""}
+    stages = [*STAGES, "report", "export"]
+    chain = [(stage, runs.owner(stage, name) if stage in STAGES else name) for stage in stages]
+    for stage, who in chain:
+        for entry in _records_of(stage, who, logs):
+            if entry["state"] == "done":
+                row["stage"] = stage
+                continue
+            killed = entry["state"] == "running"
+            if killed and _alive(entry):
+                return row | {"stage": stage, "state": "running", "log": entry["log"]}
+            return row | {
+                "stage": stage,
+                "state": "killed" if killed else "failed",
+                "cause": "the job was killed (memory, time limit, or by hand)" if killed else entry["cause"],
+                "remedy": "run the same command again; if it recurs, raise memory or time" if killed else entry["remedy"],
+                "log": entry["log"],
+            }
+    if not (results / name / "labels.json").exists() or not (results / name / "report.html").exists():
+        return row | {"state": "not finished", "remedy": "run the same command again"}
+    return row
+
+
+def _alive(entry: dict[str, Any]) -> bool:
+    """Whether the process of a record still runs here; of another host's nothing is known, and nothing assumed."""
+    if entry["host"] != socket.gethostname():
+        return False
+    return Path(f"/proc/{entry['pid']}").exists() and entry["pid"] != os.getpid()
+
+
+def stale_results(logs: Path = Path("logs")) -> list[str]:
+    """Results whose code has changed since, in words."""
+    stale = []
+    for entry in records(logs):
+        try:
+            now = code_digest(entry["stage"])
+        except FileNotFoundError:
+            continue
+        if entry["state"] == "done" and entry["code"] not in (None, now):
+            stale.append(f"{entry['sample']}: {entry['stage']} (code {entry['code']}, now {now})")
+    return stale
+
+
+def text_table(rows: Iterable[dict[str, str]], columns: tuple[str, ...], width: int) -> str:
+    """Rows as aligned text; the last wide columns are cut so that a row fits `width` characters."""
+    rows = list(rows)
+    widths = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
+    excess = sum(widths.values()) + 2 * len(columns) - width
+    for column in ("cause", "remedy"):
+        if excess > 0 and column in widths:
+            cut = min(excess, max(0, widths[column] - 20))
+            widths[column] -= cut
+            excess -= cut
+    lines = ["  ".join(c.ljust(widths[c]) for c in columns).rstrip()]
+    for row in rows:
+        cells = [row[c] if len(row[c]) <= widths[c] else row[c][: widths[c] - 1] + "…" for c in columns]
+        lines.append("  ".join(cell.ljust(widths[c]) for c, cell in zip(columns, cells, strict=True)).rstrip())
+    return "\n".join(lines)
+
+
+def conclude_runs(runs: Runs, *, failed: bool, results: Path = Path("results")) -> None:
+    """Write `results/summary.csv` and print how every run ended, and what the finished ones measured."""
+    rows = [run_state(runs, name, results) for name in runs.runs]
+    with atomic_path(results / "summary.csv") as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    out = sys.stderr
+    done = [row for row in rows if row["state"] == "done"]
+    for row in done[:SHOWN_IN_FULL]:
+        path = results / row["sample"] / "metrics.json"
+        print(f"\n{row['sample']}\n{stage_table(read_json(path))}", file=out)
+        print(f"report: {results / row['sample'] / 'report.html'}", file=out)
+    if failed or len(rows) > 1:
+        print("\n" + text_table(rows, COLUMNS, shutil.get_terminal_size((160, 24)).columns), file=out)
+    stale = stale_results()
+    if stale:
+        print("\nkept although the code has changed since (code: frozen):", *stale, sep="\n  ", file=out)
+    print(f"\n{len(done)} of {len(rows)} samples done; {results / 'summary.csv'}", file=out)

@@ -1,0 +1,142 @@
+"""Stage 2: train a network on labels, here the pseudo-labels of the clusters (paper, section III-C)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from . import augment
+from .checkpoint import Resume
+from .crops import Crops
+from .device import choose
+from .errors import InputError
+from .losses import LOSSES, labelled
+from .models import build_model, save_weights
+from .training import Curves, check_labels, class_rates, learning_rate, seed_torch, weak_images, weak_labels
+from .volumes import Volume
+
+
+def n_steps(settings: dict[str, Any], epoch_slices: int) -> int:
+    """Steps of a training: `steps` if it is not 0, else as many as `epochs` take."""
+    return settings["steps"] or max(1, math.ceil(settings["epochs"] * epoch_slices / settings["batch"]))
+
+
+def train(
+    volumes: Sequence[Volume],
+    labels: Sequence[Volume],
+    out: str | Path,
+    curves: str | Path,
+    *,
+    settings: dict[str, Any],
+    model_settings: dict[str, Any],
+    n_classes: int,
+    seed: int,
+    device: str = "auto",
+    mem_budget_mb: float = 4000,
+    identity: str = "",
+) -> None:
+    """Train on labels; write the weights and the curves.
+
+    Parameters
+    ----------
+    volumes, labels : sequence of Volume
+        uint16 grey levels (0 outside) and uint8 labels (255 unlabelled) of the same shapes.
+    out, curves : path
+        Weights (safetensors) and curves (CSV: step, loss, rate_<class> among the predictions, lr, crops_per_s).
+    settings, model_settings : dict
+        Sections `train` and `model` of the configuration.
+    n_classes : int
+    seed : int
+    device : str
+        auto, cpu or cuda.
+    mem_budget_mb : float
+        Volumes that fit are held in memory, else crops are read from their files.
+    identity : str
+        Digest of the inputs; a resume state of other inputs is not used.
+
+    Raises
+    ------
+    InputError
+        For an unknown network or loss, labels that are no class, no labelled pixel, or a loss that diverges.
+
+    Notes
+    -----
+    The last weights are kept. The paper keeps those of the least training loss (equation 7); with random crops the
+    least is the luck of one batch, and as the learning rate falls to a hundredth the last weights are near it.
+    """
+    if settings["loss"] not in LOSSES:
+        raise InputError("train.loss", repr(settings["loss"]), f"one of {', '.join(LOSSES)}", "choose one of them")
+    loss_of = LOSSES[settings["loss"]]
+    options = {"smoothing": settings["smoothing"]} if settings["loss"] == "label_smoothing" else {}
+    compute = choose(device)
+    meta = {
+        "name": model_settings["name"],
+        "in_channels": model_settings["n_slices"],
+        "n_classes": n_classes,
+        "options": {"dropout": model_settings["dropout"]},
+        "crop": settings["crop"],
+        "stage": "stage2",
+    }
+    torch.manual_seed(seed)
+    model = build_model(meta["name"], meta["in_channels"], n_classes, **meta["options"]).to(compute.device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"])
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.autocast is torch.float16)
+    crops = Crops(volumes, labels, meta["in_channels"], settings["crop"], settings["batch"], seed, mem_budget_mb)
+    steps = n_steps(settings, crops.epoch_slices)
+    names = ["loss", *(f"rate_{c}" for c in range(n_classes))]
+    record = Curves(names, settings["log_every"], steps, compute.device)
+
+    task = [settings, meta, seed, compute.name, torch.get_num_threads(), [v.shape for v in volumes], identity]
+    resume = Resume(out, task, settings["checkpoint_s"])
+    start = 0
+    if (state := resume.load(compute.device)) is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        record.load(state["curves"])
+        start = state["step"]
+
+    model.train()
+    progress = tqdm(total=steps, initial=start, desc="train", unit="step", mininterval=5)
+    with resume.watching_sigterm(), progress:
+        for step, (grey, label) in enumerate(crops.steps(start, steps), start=start):
+            check_labels(label, n_classes)
+            which = augment.draw_geometry(seed, step, crops.batch)
+            images, target = weak_images(grey, which, compute), weak_labels(label, which, compute)
+            lr = learning_rate(step, steps, settings["lr"])
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            seed_torch(seed, step)
+            with compute.precision():
+                logits = model(images)
+            total, count = loss_of(logits, target, **options)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(total / count.clamp(min=1)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+            valid = labelled(target)
+            rates = class_rates(logits.argmax(1), valid, n_classes)
+            sums = torch.cat([total.double()[None], rates])
+            row = record.add(step, sums, count.expand(len(sums)).double(), crops.batch, lr)
+            if row is not None:
+                progress.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+            progress.update()
+            if resume.due() and step + 1 < steps:
+                resume.save(
+                    {
+                        "step": step + 1,
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "scaler": scaler.state_dict(),
+                        "curves": record.state(),
+                    }
+                )
+    save_weights(out, model, meta)
+    record.write(curves)
+    resume.remove()

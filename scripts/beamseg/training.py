@@ -1,0 +1,110 @@
+"""What the two training stages share: schedule, seeds, the batch on its device, running rates and curves."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import augment
+from .crops import keyed_rng
+from .device import Compute
+from .errors import InputError
+from .losses import UNLABELLED
+from .provenance import atomic_path
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """A linear rise over the first 5 % of the steps, then a cosine to a hundredth of the peak."""
+    rise = max(1, steps // 20)
+    if step < rise:
+        return peak * (step + 1) / rise
+    return peak * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1, steps - rise))))
+
+
+def seed_torch(seed: int, step: int) -> None:
+    """Seed dropout by (seed, step): nothing to save, and a resumed run draws what an undisturbed one would."""
+    torch.manual_seed(int(keyed_rng(seed, "torch", step).integers(2**62)))
+
+
+def weak_images(grey: np.ndarray, which: np.ndarray, compute: Compute) -> torch.Tensor:
+    """Crops uint16 (n, c, y, x) as turned images, float32 in 0 … 1, on the device."""
+    images = augment.to_unit(torch.from_numpy(grey.astype(np.int32)).to(compute.device))
+    return augment.apply_geometry(images, which).contiguous(memory_format=torch.channels_last)
+
+
+def weak_labels(labels: np.ndarray, which: np.ndarray, compute: Compute) -> torch.Tensor:
+    """Labels uint8 (n, y, x), turned as their images, on the device."""
+    return augment.apply_geometry(torch.from_numpy(labels).to(compute.device), which)
+
+
+def check_labels(labels: np.ndarray, n_classes: int) -> None:
+    """Raise InputError for a label that is neither a class nor 255."""
+    found = labels[labels != UNLABELLED]
+    if found.size and found.max() >= n_classes:
+        raise InputError(
+            "labels",
+            f"label {found.max()}",
+            f"0 … {n_classes - 1}, or 255 for unlabelled",
+            "mend or renumber the labels",
+        )
+
+
+class Curves:
+    """Running means over an interval of steps, and the rows of the curves so far.
+
+    Parameters
+    ----------
+    names : list of str
+        What `add` is given sums of, each with its own count.
+    every : int
+        Steps per row.
+    """
+
+    def __init__(self, names: list[str], every: int, steps: int, device: torch.device) -> None:
+        self.names, self.every, self.steps = names, every, steps
+        self.sums = torch.zeros(2, len(names), dtype=torch.float64, device=device)
+        self.rows: list[dict[str, float]] = []
+        self._clock, self._crops = time.monotonic(), 0
+
+    def add(
+        self, step: int, sums: torch.Tensor, counts: torch.Tensor, crops: int, lr: float
+    ) -> dict[str, float] | None:
+        """Add a step's sums (names,) and counts (names,); at the end of an interval, its row."""
+        self.sums += torch.stack([sums, counts]).detach()
+        self._crops += crops
+        if (step + 1) % self.every and step + 1 != self.steps:
+            return None
+        means = (self.sums[0] / self.sums[1].clamp(min=1)).tolist()
+        now = time.monotonic()
+        row = {"step": step + 1, **dict(zip(self.names, means, strict=True)), "lr": lr}
+        row["crops_per_s"] = self._crops / max(1e-9, now - self._clock)
+        self.rows.append(row)
+        self.sums.zero_()
+        self._clock, self._crops = now, 0
+        if not math.isfinite(row["loss"]):
+            raise InputError("training", f"a loss of {row['loss']} at step {step + 1}", "a finite loss", "lower `lr`")
+        return row
+
+    def state(self) -> dict[str, Any]:
+        """For the resume state."""
+        return {"sums": self.sums, "rows": self.rows}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """From the resume state."""
+        self.sums, self.rows = state["sums"].to(self.sums.device), list(state["rows"])
+
+    def write(self, path: str | Path) -> None:
+        """The rows as CSV, atomically."""
+        with atomic_path(path) as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False, float_format="%.6g")
+
+
+def class_rates(labels: torch.Tensor, valid: torch.Tensor, n_classes: int) -> torch.Tensor:
+    """Pixels of each class among the valid ones, float64 (classes,)."""
+    return torch.bincount(labels[valid], minlength=n_classes).double()

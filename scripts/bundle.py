@@ -1,0 +1,27 @@
+"""Rule bundle: what is needed to segment another scan with a group's model."""
+
+from beamseg.bundle import bundle
+from beamseg.inputs import many, verdict_of
+from beamseg.job import job
+from beamseg.palette import class_table
+from beamseg.provenance import read_json
+
+if __name__ == "__main__":
+    with job(snakemake):
+        files = snakemake.input
+        verdict = verdict_of(files.verdict)
+        stage = "stage2" if verdict is None else verdict["use"]
+        bundle(
+            snakemake.output[0],
+            weights=files[stage],
+            plan=files.plan,
+            classes=files.classes,
+            table=files.table,
+            scans=many(files.scans),
+            histograms=many(files.histograms),
+            class_table=class_table(
+                read_json(files.classes)["n_clusters"], snakemake.params.settings["bundle"]["classes"]
+            ),
+            settings=snakemake.params.settings,
+            verdict=verdict,
+        )

@@ -1,0 +1,19 @@
+"""Rule normalize: grey levels of the group's range, as slab files."""
+
+from beamseg.job import job
+from beamseg.normalize import normalize
+from beamseg.provenance import identity
+
+if __name__ == "__main__":
+    with job(snakemake):
+        settings = snakemake.params.settings
+        files = {"scan": snakemake.input.scan, "plan": snakemake.input.plan}
+        normalize(
+            snakemake.output[0],
+            snakemake.input.scan,
+            snakemake.input.plan,
+            {**settings, "mem_budget_mb": snakemake.params.mem_budget_mb},
+            snakemake.wildcards.part,
+            identity("normalize", [settings, snakemake.params.code], files),
+            threads=snakemake.threads,
+        )

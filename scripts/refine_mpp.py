@@ -1,0 +1,24 @@
+"""Rule refine_mpp: morphological post-processing by continuity along z."""
+
+from beamseg.inputs import chosen_labels
+from beamseg.job import job
+from beamseg.provenance import identity, read_json
+from beamseg.refine_mpp import refine_mpp
+from beamseg.slabs import SlabVolume
+
+if __name__ == "__main__":
+    with job(snakemake):
+        files = snakemake.input
+        settings = snakemake.params.settings
+        labels = chosen_labels(files)
+        scan = read_json(files.scan)
+        refine_mpp(
+            snakemake.output[0],
+            SlabVolume(labels, "labels"),
+            read_json(files.classes)["n_clusters"],
+            settings,
+            slab_depth=scan["slab_depth"],
+            part=snakemake.wildcards.part,
+            identity=identity("refine_mpp", [settings, snakemake.params.code], {"labels": labels}),
+            voxel_size_um=scan["voxel_size_um"],
+        )

@@ -1,0 +1,25 @@
+"""Rule refine_scm: the spatial continuity model over every slice."""
+
+from beamseg.inputs import chosen_labels, many
+from beamseg.job import job
+from beamseg.provenance import identity, read_json
+from beamseg.refine_scm import refine_scm
+from beamseg.slabs import SlabVolume
+
+if __name__ == "__main__":
+    with job(snakemake):
+        files = snakemake.input
+        settings = snakemake.params.settings
+        labels, mpp = chosen_labels(files), many(files.mpp)
+        inputs = {"labels": labels, "mpp": mpp, "weights": files.weights}
+        refine_scm(
+            snakemake.output[0],
+            SlabVolume(labels, "labels"),
+            files.weights,
+            settings,
+            slab_depth=read_json(files.scan)["slab_depth"],
+            part=snakemake.wildcards.part,
+            identity=identity("refine_scm", [settings, snakemake.params.code], inputs),
+            device=snakemake.params.device,
+            mpp=SlabVolume(mpp, "labels"),
+        )

@@ -1,0 +1,37 @@
+"""bundle: what is needed to segment another scan with a group's model."""
+
+
+rule bundle:
+    """Weights, plan, class table, training histogram, configuration and versions in one folder."""
+    input:
+        scans=needs("ingest@reference"),
+        histograms=needs("histogram@reference"),
+        plan=needs("plan"),
+        classes=needs("pseudo_label"),
+        table=beside("pseudo_label", "table.npy"),
+        stage2=needs("train"),
+        stage3=lambda wildcards: (
+            []
+            if setting("stage3")(wildcards) == "none"
+            else upstream(wildcards, "self_correct")
+        ),
+        verdict=verdict_of,
+    output:
+        "results/groups/{group}/bundle/bundle.json",
+    log:
+        "logs/groups/{group}/bundle.log",
+    benchmark:
+        "benchmarks/results/groups/{group}/bundle.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    resources:
+        mem_mb=mem_mb,
+        runtime=20,
+    params:
+        settings=lambda wildcards: {
+            stage: settings_of(stage)(wildcards)
+            for stage in ("plan", "pseudo_label", "train", "self_correct", "bundle")
+        },
+        code=code("bundle"),
+    script:
+        "../../scripts/bundle.py"

@@ -1,0 +1,193 @@
+"""Functions of the rules: which run, which settings, which files. No rule stands here."""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# Scripts find the library beside them; the Snakefile needs to be told where that is.
+sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
+
+from beamseg import runs as graph
+from beamseg.code import code_digest
+from beamseg.config import load_runs
+from beamseg.errors import InputError
+from beamseg.summary import conclude_runs, recorded_code
+
+try:
+    RUNS, COMMON = load_runs(".", workflow.basedir, config)
+    RUNS = graph.Runs(RUNS)
+except InputError as error:
+    raise WorkflowError(str(error))
+
+
+wildcard_constraints:
+    sample="[A-Za-z0-9][A-Za-z0-9_.-]*",
+    group="[A-Za-z0-9][A-Za-z0-9_.-]*",
+    model="stage2|stage3",
+    part=r"\d+-of-\d+",
+
+
+# What each stage leaves, under the name of the run or group that owns it.
+RESULTS = {
+    "simulate": "results/{who}/phantom.h5",
+    "ingest": "results/{who}/scan.json",
+    "histogram": "results/{who}/histogram.npz",
+    "plan": "results/groups/{who}/plan.json",
+    "normalize": "results/{who}/normalize/{part}.json",
+    "pseudo_label": "results/groups/{who}/classes.json",
+    "train": "results/groups/{who}/stage2.safetensors",
+    "self_correct": "results/groups/{who}/stage3.safetensors",
+    "segment_stage2": "results/{who}/segment/stage2/{part}.json",
+    "segment_stage3": "results/{who}/segment/stage3/{part}.json",
+    "refine_mpp": "results/{who}/refine_mpp/{part}.json",
+    "train_scm": "results/groups/{who}/scm.safetensors",
+    "refine_scm": "results/{who}/refine_scm/{part}.json",
+    "bundle": "results/groups/{who}/bundle/bundle.json",
+    "evaluate": "results/{who}/metrics.json",
+}
+
+
+def run_of(wildcards):
+    """The run that a job is for; of a group, its first."""
+    if "sample" in wildcards.keys():
+        return RUNS.runs[wildcards.sample]
+    return RUNS.runs[RUNS.groups[wildcards.group][0]]
+
+
+def upstream(wildcards, stage):
+    """Result of a stage for a job's run, or of all reference scans (`stage@reference`), where its owner leaves it."""
+    run = run_of(wildcards)
+    stage, _, reference = stage.partition("@")
+    names = RUNS.references(run.group) if reference else [run.name]
+    paths = []
+    for name in names:
+        who = RUNS.owner(stage, name)
+        pattern = RESULTS[stage]
+        if "{part}" in pattern:
+            paths += [pattern.format(who=who, part=part) for part in parts(name)]
+        else:
+            paths.append(pattern.format(who=who))
+    return paths if reference or "{part}" in RESULTS[stage] else paths[0]
+
+
+def needs(*stages):
+    """`upstream` as an input function."""
+    return lambda wildcards: (
+        upstream(wildcards, stages[0])
+        if len(stages) == 1
+        else [upstream(wildcards, stage) for stage in stages]
+    )
+
+
+def beside(stage, name):
+    """Another file that a group's stage leaves beside its first."""
+    return lambda wildcards: str(Path(upstream(wildcards, stage)).with_name(name))
+
+
+def parts(name):
+    count = RUNS.runs[name].get("parts")
+    return [f"{index + 1}-of-{count}" for index in range(count)]
+
+
+def settings_of(stage):
+    """What a stage reads of the configuration, and nothing else, so that an edit reruns its readers alone."""
+    return lambda wildcards: RUNS.settings(stage, run_of(wildcards).name)
+
+
+def setting(key):
+    """One value of the configuration."""
+    return lambda wildcards: run_of(wildcards).get(key)
+
+
+def code(script):
+    """Digest of the code of a script; with `code: frozen`, of the code that made the result that is there."""
+
+    def digest(wildcards):
+        if COMMON["code"] == "frozen":
+            who = getattr(wildcards, "sample", None) or wildcards.group
+            return recorded_code(script, who) or code_digest(script)
+        return code_digest(script)
+
+    return digest
+
+
+def stages_of(run):
+    """Stages that leave labels for a run, in order."""
+    chain = ["stage2"]
+    if run.get("stage3") != "none":
+        chain.append("stage3")
+    return chain + list(run.get("refine"))
+
+
+def label_manifests(stage):
+    """Manifests of the labels of a stage; none where the run leaves the stage out."""
+    stages = {
+        "stage2": "segment_stage2",
+        "stage3": "segment_stage3",
+        "mpp": "refine_mpp",
+        "scm": "refine_scm",
+    }
+    return lambda wildcards: (
+        upstream(wildcards, stages[stage])
+        if stage in stages_of(run_of(wildcards))
+        else []
+    )
+
+
+def existing(path):
+    """An input that may be missing: the job itself then fails with words, and no other job does."""
+    return [str(path)] if path is not None and Path(path).exists() else []
+
+
+def user_scan(wildcards):
+    run = run_of(wildcards)
+    if run.get("path") == graph.PHANTOM:
+        return RESULTS["simulate"].format(who=RUNS.owner("simulate", run.name))
+    return existing(run.file("path"))
+
+
+def user_truth(wildcards):
+    run = run_of(wildcards)
+    if run.get("path") == graph.PHANTOM:
+        return f"results/{RUNS.owner('simulate', run.name)}/phantom_truth.h5"
+    return existing(run.file("truth"))
+
+
+def user_labels(wildcards):
+    return existing(run_of(wildcards).file("labels.path"))
+
+
+def group_labels(wildcards):
+    """Training labels of the reference scans, one per scan, empty where a scan has none."""
+    names = RUNS.references(run_of(wildcards).group)
+    return [str(RUNS.runs[name].file("labels.path") or "") for name in names]
+
+
+def mem_mb(wildcards, attempt):
+    """Memory of a job: the budget for a volume, twice over for what is computed from it, plus the libraries."""
+    return (2 * run_of(wildcards).get("mem_budget_mb") + 2000) * attempt
+
+
+def gpus(wildcards):
+    """One device for the network's stages, unless the run is told to use none."""
+    return 0 if run_of(wildcards).get("device") == "cpu" else 1
+
+
+def final_outputs():
+    """Targets of `all`."""
+    outputs = []
+    for run in RUNS.runs.values():
+        outputs += [
+            f"results/{run.name}/report.html",
+            f"results/{run.name}/labels.json",
+        ]
+        outputs.append(RESULTS["bundle"].format(who=RUNS.owner("bundle", run.name)))
+        if run.get("keep") == "minimal":
+            outputs.append(f"results/{RUNS.owner('normalize', run.name)}/released.json")
+    return list(dict.fromkeys(outputs))
+
+
+def conclude(failed):
+    """Write results/summary.csv and show how every run ended."""
+    conclude_runs(RUNS, failed=failed)

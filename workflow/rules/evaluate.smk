@@ -1,0 +1,35 @@
+"""evaluate: all stages measured in one pass; the only rule that opens the truth."""
+
+
+rule evaluate:
+    """Metrics of every stage, which of them is the product, and why."""
+    input:
+        unpack(chosen_labels),
+        scan=needs("ingest"),
+        plan=needs("plan"),
+        grey=needs("normalize"),
+        table=beside("pseudo_label", "table.npy"),
+        classes=needs("pseudo_label"),
+        mpp=label_manifests("mpp"),
+        scm=label_manifests("scm"),
+        verdict=verdict_of,
+        truth=user_truth,
+        labels=user_labels,
+    output:
+        metrics="results/{sample}/metrics.json",
+        table="results/{sample}/metrics.csv",
+    log:
+        "logs/{sample}/evaluate.log",
+    benchmark:
+        "benchmarks/results/{sample}/evaluate.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    resources:
+        mem_mb=mem_mb,
+        runtime=120,
+    params:
+        settings=settings_of("evaluate"),
+        mem_budget_mb=setting("mem_budget_mb"),
+        code=code("evaluate"),
+    script:
+        "../../scripts/evaluate.py"

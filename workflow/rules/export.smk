@@ -1,0 +1,32 @@
+"""export: the product, as files that other programs open."""
+
+
+rule export:
+    """A uint8 TIFF per slice, and labels.json, which says what it is and where it came from."""
+    input:
+        unpack(chosen_labels),
+        scan=needs("ingest"),
+        plan=needs("plan"),
+        grey=needs("normalize"),
+        table=beside("pseudo_label", "table.npy"),
+        classes=needs("pseudo_label"),
+        mpp=label_manifests("mpp"),
+        scm=label_manifests("scm"),
+        metrics="results/{sample}/metrics.json",
+    output:
+        "results/{sample}/labels.json",
+    log:
+        "logs/{sample}/export.log",
+    benchmark:
+        "benchmarks/results/{sample}/export.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    resources:
+        mem_mb=mem_mb,
+        runtime=120,
+    params:
+        classes=setting("classes"),
+        mem_budget_mb=setting("mem_budget_mb"),
+        code=code("export"),
+    script:
+        "../../scripts/export.py"

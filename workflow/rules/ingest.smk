@@ -1,0 +1,31 @@
+"""ingest: what a scan is, from its headers and a few slices."""
+
+
+# A checkpoint, so that the graph is looked at again once it is known whether the scan has changed: a touched or
+# restored file leaves the same scan.json, and nothing below it runs.
+checkpoint ingest:
+    """Shape, axes, voxel size, field of view and slab depth of one scan."""
+    input:
+        scan=user_scan,
+    output:
+        scan="results/{sample}/scan.json",
+        source="results/{sample}/source.json",
+    log:
+        "logs/{sample}/ingest.log",
+    benchmark:
+        "benchmarks/results/{sample}/ingest.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    resources:
+        mem_mb=mem_mb,
+        runtime=60,
+    params:
+        path=lambda wildcards: str(graph.scan_path(run_of(wildcards))),
+        settings=lambda wildcards: {
+            **settings_of("ingest")(wildcards),
+            "path": None,
+            "slab_depth": setting("slab_depth")(wildcards),
+        },
+        code=code("ingest"),
+    script:
+        "../../scripts/ingest.py"

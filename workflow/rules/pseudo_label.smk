@@ -1,0 +1,26 @@
+"""pseudo_label: clusters of the pooled histogram, as a table from grey level to cluster."""
+
+
+rule pseudo_label:
+    """Cut the pooled histogram of the group's reference scans into clusters."""
+    input:
+        plan=needs("plan"),
+        histograms=needs("histogram@reference"),
+    output:
+        classes="results/groups/{group}/classes.json",
+        table="results/groups/{group}/table.npy",
+    log:
+        "logs/groups/{group}/pseudo_label.log",
+    benchmark:
+        "benchmarks/results/groups/{group}/pseudo_label.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    resources:
+        mem_mb=mem_mb,
+        runtime=20,
+    params:
+        settings=setting("pseudo_label"),
+        seed=setting("seed"),
+        code=code("pseudo_label"),
+    script:
+        "../../scripts/pseudo_label.py"

@@ -1,0 +1,45 @@
+"""refine_mpp: morphological post-processing by continuity along z."""
+
+
+def chosen_labels(wildcards):
+    """Labels of all stages that the verdict may choose from."""
+    return {
+        "stage2": label_manifests("stage2")(wildcards),
+        "stage3": label_manifests("stage3")(wildcards),
+    }
+
+
+def verdict_of(wildcards):
+    run = run_of(wildcards)
+    return (
+        []
+        if run.get("stage3") == "none"
+        else beside("self_correct", "verdict.json")(wildcards)
+    )
+
+
+rule refine_mpp:
+    """Labels after MPP, and what it changed per class; one manifest per part."""
+    input:
+        unpack(chosen_labels),
+        scan=needs("ingest"),
+        classes=needs("pseudo_label"),
+        verdict=verdict_of,
+    output:
+        "results/{sample}/refine_mpp/{part}.json",
+    log:
+        "logs/{sample}/refine_mpp/{part}.log",
+    benchmark:
+        "benchmarks/results/{sample}/refine_mpp/{part}.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    threads: 2
+    resources:
+        mem_mb=mem_mb,
+        runtime=240,
+    params:
+        settings=setting("refine_mpp"),
+        mem_budget_mb=setting("mem_budget_mb"),
+        code=code("refine_mpp"),
+    script:
+        "../../scripts/refine_mpp.py"

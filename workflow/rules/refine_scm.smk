@@ -1,0 +1,30 @@
+"""refine_scm: the spatial continuity model over every slice."""
+
+
+rule refine_scm:
+    """Labels after SCM, and what it changed per class; one manifest per part."""
+    input:
+        unpack(chosen_labels),
+        scan=needs("ingest"),
+        verdict=verdict_of,
+        mpp=needs("refine_mpp"),
+        weights=needs("train_scm"),
+    output:
+        "results/{sample}/refine_scm/{part}.json",
+    log:
+        "logs/{sample}/refine_scm/{part}.log",
+    benchmark:
+        "benchmarks/results/{sample}/refine_scm/{part}.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    threads: 8
+    resources:
+        mem_mb=mem_mb,
+        runtime=lambda wildcards, attempt: 480 * attempt,
+        gpu=gpus,
+    params:
+        settings=setting("refine_scm"),
+        device=setting("device"),
+        code=code("refine_scm"),
+    script:
+        "../../scripts/refine_scm.py"

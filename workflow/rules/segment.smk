@@ -1,0 +1,35 @@
+"""segment: the network's labels and confidence for every voxel, slab by slab."""
+
+
+def weights_of(wildcards):
+    return upstream(
+        wildcards, "train" if wildcards.model == "stage2" else "self_correct"
+    )
+
+
+rule segment:
+    """Labels and confidence of one stage's network; one manifest per part."""
+    input:
+        scan=needs("ingest"),
+        plan=needs("plan"),
+        grey=needs("normalize"),
+        weights=weights_of,
+    output:
+        "results/{sample}/segment/{model}/{part}.json",
+    log:
+        "logs/{sample}/segment/{model}/{part}.log",
+    benchmark:
+        "benchmarks/results/{sample}/segment/{model}/{part}.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    threads: 8
+    resources:
+        mem_mb=mem_mb,
+        runtime=lambda wildcards, attempt: 480 * attempt,
+        gpu=gpus,
+    params:
+        settings=setting("segment"),
+        device=setting("device"),
+        code=code("segment"),
+    script:
+        "../../scripts/segment.py"

@@ -1,0 +1,32 @@
+"""self_correct: stage 3, a teacher and a student without the pseudo-labels."""
+
+
+rule self_correct:
+    """Weights and curves of stage 3, and the verdict of the watch against collapse."""
+    input:
+        scans=needs("ingest@reference"),
+        plan=needs("plan"),
+        grey=needs("normalize@reference"),
+        weights=needs("train"),
+    output:
+        weights="results/groups/{group}/stage3.safetensors",
+        curves="results/groups/{group}/self_correct.csv",
+        verdict="results/groups/{group}/verdict.json",
+    log:
+        "logs/groups/{group}/self_correct.log",
+    benchmark:
+        "benchmarks/results/groups/{group}/self_correct.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    threads: 8
+    resources:
+        mem_mb=mem_mb,
+        runtime=lambda wildcards, attempt: 1440 * attempt,
+        gpu=gpus,
+    params:
+        settings=settings_of("self_correct"),
+        device=setting("device"),
+        mem_budget_mb=setting("mem_budget_mb"),
+        code=code("self_correct"),
+    script:
+        "../../scripts/self_correct.py"

@@ -1,0 +1,23 @@
+"""simulate: a scan as a beamline makes it, with its truth beside it."""
+
+
+rule simulate:
+    """Make a phantom: projections, noise, rings, filtered back-projection."""
+    output:
+        scan="results/{sample}/phantom.h5",
+        truth="results/{sample}/phantom_truth.h5",
+    log:
+        "logs/{sample}/simulate.log",
+    benchmark:
+        "benchmarks/results/{sample}/simulate.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    threads: 8
+    resources:
+        mem_mb=mem_mb,
+        runtime=60,
+    params:
+        settings=setting("phantom"),
+        code=code("simulate"),
+    script:
+        "../../scripts/simulate.py"

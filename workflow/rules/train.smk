@@ -1,0 +1,33 @@
+"""train: stage 2, a network learns from the pseudo-labels or from the user's labels."""
+
+
+rule train:
+    """Weights and curves of stage 2, from the reference scans of the group."""
+    input:
+        scans=needs("ingest@reference"),
+        plan=needs("plan"),
+        grey=needs("normalize@reference"),
+        classes=needs("pseudo_label"),
+        table=beside("pseudo_label", "table.npy"),
+    output:
+        weights="results/groups/{group}/stage2.safetensors",
+        curves="results/groups/{group}/train.csv",
+    log:
+        "logs/groups/{group}/train.log",
+    benchmark:
+        "benchmarks/results/groups/{group}/train.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    threads: 8
+    resources:
+        mem_mb=mem_mb,
+        runtime=lambda wildcards, attempt: 1440 * attempt,
+        gpu=gpus,
+    params:
+        settings=settings_of("train"),
+        labels=group_labels,
+        device=setting("device"),
+        mem_budget_mb=setting("mem_budget_mb"),
+        code=code("train"),
+    script:
+        "../../scripts/train.py"
