@@ -112,10 +112,12 @@ def small_components(
         nodes = nodes[nodes > 0]
         if z0:
             same = (face == core[0]) & (core[0] != UNLABELLED)
-            pairs = np.stack([
-                previous_nodes + np.searchsorted(touching[-1], face_ids[same]),
-                n_nodes + np.searchsorted(nodes, ids[0][same]),
-            ])
+            pairs = np.stack(
+                [
+                    previous_nodes + np.searchsorted(touching[-1], face_ids[same]),
+                    n_nodes + np.searchsorted(nodes, ids[0][same]),
+                ]
+            )
             edges.append(np.unique(pairs, axis=1))
         touching.append(nodes)
         sizes.append(size[nodes])
@@ -144,9 +146,7 @@ def replace_small(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
     return np.where(new == KEEP, labels, new)
 
 
-def cached_tables(
-    path: Path, identity: str, compute: Callable[[], list[np.ndarray]]
-) -> list[np.ndarray]:
+def cached_tables(path: Path, identity: str, compute: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
     """Tables of the first pass from a file that bears `identity`, else computed and left there.
 
     Every part needs the tables of the whole volume: the first part that runs computes them for all.

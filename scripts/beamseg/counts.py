@@ -27,6 +27,7 @@ class Counts:
         self.pairs = {(a, b): np.zeros((256, 256), np.int64) for i, a in enumerate(names) for b in names[i + 1 :]}
         self.per_slice = {name: np.zeros((n_slices, 256), np.int64) for name in names}
         self.disputed = np.zeros(n_slices, np.int64)
+        self.compared = np.zeros(n_slices, np.int64)
         self.confidence = {name: np.zeros(256, np.int64) for name in names}
 
     def add(self, z: int, labels: list[np.ndarray], truth: np.ndarray, confidence: np.ndarray | None) -> None:
@@ -40,6 +41,7 @@ class Counts:
             if confidence is not None:
                 # Sums of at most 2**31 whole numbers: exact in float64.
                 self.confidence[name] += np.bincount(label.ravel(), confidence.ravel(), 256).astype(np.int64)
+        self.compared[z] += np.count_nonzero(truth <= MAX_TRUTH)
         same = np.ones(labels[0].shape, bool)
         for label in labels[1:]:
             same &= label == labels[0]

@@ -194,7 +194,10 @@ def _describe(
         "disputed": [_ratio(v, t, 6) for v, t in zip(counts.disputed, in_view_z, strict=True)],
     }
     share = np.divide(counts.disputed, in_view_z, out=np.zeros(shape[0]), where=in_view_z > 0)
-    result["slices"] = {"middle": shape[0] // 2, "disputed": _apart(share, max(1, shape[0] // 12))}
+    middle = shape[0] // 2
+    compared = np.flatnonzero(counts.compared)
+    shown = int(compared[np.argmin(np.abs(compared - middle))]) if compared.size else middle
+    result["slices"] = {"middle": middle, "shown": shown, "disputed": _apart(share, max(1, shape[0] // 12))}
 
 
 def _fold(pairs: np.ndarray, n: int) -> np.ndarray:
@@ -319,10 +322,10 @@ def _write_csv(result: dict[str, Any], path: str | Path) -> None:
 
 
 def stage_table(result: dict[str, Any]) -> str:
-    """A plain-text table, a line per stage, for the terminal; the product is marked by `*`. See `metrics.stage_rows`."""
+    """A plain-text table of `metrics.stage_rows`, a line per stage, for the terminal; `*` marks the product."""
     header, *rows = metrics.stage_rows(result)
     rows = [[*row] for row in rows]
-    for row, name in zip(rows, result["stages"], strict=True):
+    for row, name in zip(rows, metrics.stage_names(result), strict=True):
         row[0] += " *" if name == result["product"]["stage"] else ""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [_line(header, widths), "  ".join("-" * width for width in widths)]

@@ -10,11 +10,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
-from .palette import rgb
+from .palette import colour, rgb
 from .provenance import atomic_path
 from .slabs import UNLABELLED
 
@@ -92,8 +93,8 @@ def colour_table(colours: Sequence[str]) -> np.ndarray:
     """Class id -> RGB, (256, 3) uint8; ids without a class get the tint of the outside."""
     table = np.empty((256, 3), np.uint8)
     table[:] = OUTSIDE
-    for index, colour in enumerate(colours):
-        table[index] = rgb(colour)
+    for index, text in enumerate(colours):
+        table[index] = rgb(text)
     return table
 
 
@@ -141,20 +142,10 @@ def show(
         axes.set_title(title)
     if unit:
         length = nice_length(width)
-        x, y = 0.04 * width, height * 0.96 - 0.012 * width
-        axes.add_patch(
-            Rectangle((x - 0.02 * width, y - 0.1 * width), length + 0.04 * width, 0.13 * width, fc="#000000a0")
-        )
-        axes.add_patch(Rectangle((x, y - 0.012 * width), length, 0.02 * width, fc="white"))
-        axes.text(
-            x + length / 2,
-            y - 0.025 * width,
-            length_text(length, unit),
-            color="white",
-            ha="center",
-            va="bottom",
-            fontsize=7.5,
-        )
+        x, y = 0.05 * width, height - 0.05 * width
+        axes.add_patch(Rectangle((x, y - 0.018 * width), length, 0.018 * width, fc="white", ec="black", lw=0.8))
+        text = axes.text(x, y - 0.03 * width, length_text(length, unit), color="white", va="bottom", fontsize=8)
+        text.set_path_effects([patheffects.withStroke(linewidth=2, foreground="black")])
 
 
 def legend(target: Any, names: Sequence[str], colours: Sequence[str], **options: Any) -> None:
@@ -180,16 +171,26 @@ def bars(axes: Any, names: Sequence[str], values: Sequence[float | None], title:
 
 
 def heat(
-    axes: Any, shares: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, xlabel: str, ylabel: str
+    axes: Any,
+    shares: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    width: float,
+    xlabel: str = "",
 ) -> None:
-    """A heat map of shares 0 … 1 (NaN stays blank), with the numbers in it, in per cent."""
+    """A heat map of shares 0 … 1 (NaN stays blank), with the numbers in it, in per cent; `width` of a column in inches."""
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for border in range(1, len(columns)):
+        axes.axvline(border - 0.5, color="white", linewidth=1.5)
+    for border in range(1, len(rows)):
+        axes.axhline(border - 0.5, color="white", linewidth=1.5)
     for (i, j), value in np.ndenumerate(shares):
         if np.isfinite(value):
             text = "0" if value == 0 else "<0.1" if value < 0.001 else f"{100 * value:.1f}"
             axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if value > 0.55 else INK)
-    axes.set(xticks=range(len(columns)), yticks=range(len(rows)), title=title, xlabel=xlabel, ylabel=ylabel)
-    turn = max(map(len, columns), default=0) > 8 and len(columns) > 3
+    axes.set(xticks=range(len(columns)), yticks=range(len(rows)), title=title, xlabel=xlabel)
+    turn = 0.085 * max(map(len, columns), default=0) > width
     axes.set_xticklabels(columns, rotation=30 if turn else 0, ha="right" if turn else "center")
     axes.set_yticklabels(rows)
     axes.tick_params(length=0)
@@ -198,11 +199,45 @@ def heat(
 
 def lines(axes: Any, x: np.ndarray, series: dict[str, np.ndarray], colours: Sequence[str], **labels: Any) -> None:
     """Lines over `x`, named beside the axes; what is NaN is left out."""
-    for (name, values), colour in zip(series.items(), colours, strict=True):
+    for (name, values), tint in zip(series.items(), colours, strict=True):
         kept = np.isfinite(values)
         marker = "o" if kept.sum() < 3 else None
         axes.plot(x[kept], values[kept], color="black", linewidth=2.2, alpha=0.25, solid_capstyle="round")
-        axes.plot(x[kept], values[kept], color=colour, linewidth=1.5, label=name, marker=marker, markersize=4)
+        axes.plot(x[kept], values[kept], color=tint, linewidth=1.5, label=name, marker=marker, markersize=4)
     axes.grid(True)
     axes.set_axisbelow(True)
     axes.set(**labels)
+
+
+def contact_sheet(
+    grey: np.ndarray, labels: dict[int, np.ndarray], path: str | Path, voxel_size_um: Sequence[float] | None = None
+) -> None:
+    """One slice under several numbers of clusters, to choose K by eye: grey levels first, then K -> labels.
+
+    Parameters
+    ----------
+    grey : ndarray, uint16, (y, x)
+    labels : dict
+        K -> uint8 (y, x), 255 is unlabelled.
+    path : path
+        The PNG.
+    voxel_size_um : (z, y, x), optional
+        For the scale bar; in pixels without it.
+    """
+    picture = grey_picture(grey, grey_range(grey))
+    pixel, unit = ((1.0, 1.0), "px") if voxel_size_um is None else ((voxel_size_um[1], voxel_size_um[2]), "µm")
+    columns = min(4, len(labels) + 1)
+    rows = -(-(len(labels) + 1) // columns)
+    height = 3 * grey.shape[0] * pixel[0] / (grey.shape[1] * pixel[1])
+    with style():
+        figure = Figure(figsize=(3 * columns, rows * (height + 0.3)))
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        show(axes[0], picture, "grey levels", pixel, unit)
+        for place, (k, image) in zip(axes[1:], labels.items(), strict=False):
+            inside = image != UNLABELLED
+            shares = np.bincount(image[inside], minlength=k) / max(1, inside.sum())
+            show(place, overlay(picture, image, [colour(i) for i in range(k)], 0.7), f"K = {k}", pixel)
+            place.set_xlabel("  ".join(f"{100 * share:.0f}" for share in shares) + " %", fontsize=7.5)
+        for place in axes[len(labels) + 1 :]:
+            place.axis("off")
+        save(figure, path, max_kb=800)

@@ -95,7 +95,9 @@ def init(folder: Path, table: Path, shipped: Path | None = None) -> tuple[list[s
                 "#size_gb": f"{size:.3g}",
             }
         )
-        added.append(f"{name}: {'×'.join(map(str, source.shape))} {source.dtype}, {new[-1]['#voxel_size_um']} µm, {size:.3g} GB")
+        added.append(
+            f"{name}: {'×'.join(map(str, source.shape))} {source.dtype}, {new[-1]['#voxel_size_um']} µm, {size:.3g} GB"
+        )
     out = io.StringIO()
     writer = csv.DictWriter(out, header, delimiter="\t", lineterminator="\n", extrasaction="ignore", restval="")
     if not text:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .labels import open_slices, open_truth
 from .provenance import read_json
 from .slabs import SlabVolume
 from .volumes import TableVolume, Volume, open_normalized
@@ -44,3 +45,24 @@ def stage_volumes(files: Any) -> dict[str, Volume]:
         if manifests := many(files.get(name)):
             stages[name] = SlabVolume(manifests, "labels")
     return stages
+
+
+def reference_volumes(files: Any) -> list[Volume]:
+    """Normalized volumes of the reference scans that a group's stage trains on."""
+    scans = many(files.scans)
+    grey = per_scan(files.grey, len(scans))
+    return [open_normalized(scan, files.plan, manifests) for scan, manifests in zip(scans, grey, strict=True)]
+
+
+def user_labels(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> Volume | None:
+    """The user's labels of a scan, 255 where there is none; None where the user gave no file."""
+    if not path:
+        return None
+    return open_slices(path, settings["dataset"], shape, settings["slices"], settings["unlabelled"])
+
+
+def user_truth(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> Volume | None:
+    """The truth of a scan, 255 where there is none; None where the user gave no file. For `evaluate` alone."""
+    if not path:
+        return None
+    return open_truth(path, settings["truth_dataset"], shape, settings["truth_slices"], settings["truth_unlabelled"])

@@ -163,13 +163,18 @@ def agreement(pairs: np.ndarray) -> dict[str, Any]:
     }
 
 
+def stage_names(result: dict[str, Any]) -> list[str]:
+    """The stages of what `evaluate` found, in the order of the pipeline, which JSON does not keep."""
+    return [name for name in STAGES if name in result["stages"]]
+
+
 def stage_rows(result: dict[str, Any]) -> list[list[str]]:
     """The table of stages as text, header first, from what `evaluate` found.
 
     With truth: accuracy, mean IoU and mean Dice, and the gains over the first stage, relative. Without: fractions of
     the classes and the share of voxels with the same class as in the first stage.
     """
-    names = list(result["stages"])
+    names = stage_names(result)
     first = names[0]
     if result["has_truth"]:
         rows = [["stage", "accuracy", "gain", "mean IoU", "gain", "mean Dice"]]

@@ -10,7 +10,7 @@ import numpy as np
 
 from .provenance import read_json, write_json
 from .readers.source import Source, task_borders
-from .slabs import SlabWriter, run_slabs
+from .slabs import SlabWriter, parse_part, run_slabs, slab_borders
 from .volumes import normalize_block, open_scan_source, plan_entry
 
 DTYPES = {"grey": np.uint16}
@@ -47,7 +47,7 @@ def normalize(
         `…/normalize/<part>.json`; slab files go beside it, array `grey`, uint16.
     scan_json, plan_json : path
     settings : dict
-        Section `normalize`: materialize, mem_budget_mb.
+        Section `normalize`: materialize; and the key `mem_budget_mb`.
     part : str
         `k-of-n`.
     identity : str
@@ -63,9 +63,11 @@ def normalize(
     """
     scan = read_json(scan_json)
     source = open_scan_source(scan_json)
-    entry = plan_entry(read_json(plan_json), scan["name"])
+    entry = plan_entry(read_json(plan_json), scan)
     if not worth_materializing(source, settings):
-        release(manifest)
+        index, count = parse_part(part)
+        for z0, _ in slab_borders(source.shape[0], scan["slab_depth"])[index::count]:
+            (Path(manifest).parent / f"slab_{z0:06d}.h5").unlink(missing_ok=True)
         empty = {
             "stage": "normalize",
             "identity": identity,
@@ -109,17 +111,3 @@ def _levels(source: Source, entry: dict[str, Any], z0: int, z1: int) -> np.ndarr
         for y in range(0, raw.shape[1], rows):
             grey[z : z + 1, y : y + rows] = normalize_block(raw[z : z + 1, y : y + rows], entry, y, 0)
     return grey
-
-
-def release(manifest: str | Path) -> None:
-    """Delete the slab files that a manifest lists and leave it as it is: readers fall back to the source.
-
-    The manifest's bytes stay, so nothing that depends on it runs again.
-    """
-    manifest = Path(manifest)
-    if not manifest.exists():
-        return
-    for slab in read_json(manifest)["slabs"]:
-        (manifest.parent / slab["file"]).unlink(missing_ok=True)
-
-

@@ -10,27 +10,28 @@ from matplotlib.patches import Patch
 
 from . import figures
 from .figures import FALSE, HIT, INK, MISSED
-from .metrics import STAGES
+from .metrics import STAGES, stage_names
 
 Pixel = tuple[float, float]
 
 
 def stages(result: dict[str, Any]) -> Figure:
     """With truth accuracy, mean IoU and IoU per class by stage; without it fractions, agreement and confidence."""
-    names = [STAGES[name] for name in result["stages"]]
-    product = list(result["stages"]).index(result["product"]["stage"])
-    entries = list(result["stages"].values())
+    keys = stage_names(result)
+    names = [STAGES[name] for name in keys]
+    product = keys.index(result["product"]["stage"])
+    entries = [result["stages"][name] for name in keys]
     if not result["has_truth"]:
         return _stages_without_truth(result, names, entries)
     classes = [entry["name"] for entry in result["truth"]]
-    width = 0.75 * len(classes)
+    width = max(1.4, 0.85 * len(classes))
     figure = Figure(figsize=(8.2 + width, 0.9 + 0.42 * len(names)))
-    left, middle, right = figure.subplots(1, 3, width_ratios=(3, 3, 1 + width))
+    left, middle, right = figure.subplots(1, 3, width_ratios=(3, 3, width))
     figures.bars(left, names, [entry["accuracy"] for entry in entries], "accuracy", product)
     figures.bars(middle, names, [entry["mean_iou"] for entry in entries], "mean IoU", product)
     middle.set_yticklabels([])
     shares = np.array([[entry["classes"][c]["iou"] for c in classes] for entry in entries], dtype=float)
-    figures.heat(right, shares, [""] * len(names), classes, "IoU per class, %", "", "")
+    figures.heat(right, shares, [""] * len(names), classes, "IoU per class, %", width / len(classes))
     return figure
 
 
@@ -52,12 +53,14 @@ def _stages_without_truth(result: dict[str, Any], names: list[str], entries: lis
         figure, classes, [row["colour"] for row in table], loc="outside lower center", ncols=min(6, len(classes))
     )
     equal = np.full((len(names), len(names)), np.nan)
-    keys = list(result["stages"])
+    keys = stage_names(result)
     for entry in result["agreement"]:
         i, j = (keys.index(stage) for stage in entry["stages"])
         equal[j, i] = entry["equal"] if entry["equal"] is not None else np.nan
     if len(names) > 1:
-        figures.heat(right, equal[1:, :-1], names[1:], names[:-1], "same class in both stages, %", "", "")
+        figures.heat(
+            right, equal[1:, :-1], names[1:], names[:-1], "same class in both stages, %", 3.6 / (len(names) - 1)
+        )
     else:
         right.axis("off")
     return figure
@@ -110,11 +113,11 @@ def disputes(
     columns = 1 + max(len(labels) for _, _, labels in crops)
     _, first, _ = crops[0]
     height = 1.75 * first.shape[0] * pixel[0] / (first.shape[1] * pixel[1])
-    figure = Figure(figsize=(1.75 * columns, len(crops) * (min(height, 4) + 0.1) + 0.75))
+    figure = Figure(figsize=(1.75 * columns, len(crops) * min(height, 4) + 0.6))
     axes = figure.subplots(len(crops), columns, squeeze=False)
-    for row, (z, grey, labels) in zip(axes, crops, strict=True):
+    for index, (row, (z, grey, labels)) in enumerate(zip(axes, crops, strict=True)):
         picture = figures.grey_picture(grey, limits)
-        top = row is axes[0]
+        top = index == 0
         figures.show(row[0], picture, "grey levels" if top else "", pixel, unit)
         row[0].set_ylabel(f"slice {z}")
         for place, (title, label) in zip(row[1:], labels.items(), strict=True):
@@ -146,7 +149,7 @@ def views(
     figure = Figure(figsize=(2 * width + 0.3, width * total_h / total_w + 0.9))
     z, y, x = places
     note = "" if stretch == 1 else f", z stretched {stretch:.2g} times"
-    halves = figure.subfigures(1, 2)
+    halves: Any = figure.subfigures(1, 2)
     for half, title in zip(halves, ("grey levels", "product"), strict=True):
         grid = half.subplots(2, 2, width_ratios=(size[2], depth), height_ratios=(size[1], depth))
         grid[1, 1].axis("off")
@@ -262,7 +265,7 @@ def matching(result: dict[str, Any]) -> Figure:
     for place, (counts, columns, title, below) in zip(axes, maps, strict=False):
         sums = counts.sum(axis=1, keepdims=True)
         shares = np.divide(counts, sums, out=np.full(counts.shape, np.nan), where=sums > 0)
-        figures.heat(place, shares, table, columns, title, below, "")
+        figures.heat(place, shares, table, columns, title, 4.2 / len(columns), below)
     return figure
 
 
@@ -277,11 +280,11 @@ def errors(
     pixel: Pixel,
     unit: str,
 ) -> Figure:
-    """True and false positives and false negatives per class on slice `z`: `truth`, `predicted` (y, x), 255 is neither."""
+    """Found, missed and wrongly called voxels per class on slice `z`; 255 in `truth`, `predicted` (y, x) is neither."""
     picture = (0.55 * figures.grey_picture(grey, limits)).astype(np.uint8)
     chosen = list(names)[:4]
     height = 3.2 * grey.shape[0] * pixel[0] / (grey.shape[1] * pixel[1])
-    figure = Figure(figsize=(3.2 * len(chosen), min(height, 5) + 0.75))
+    figure = Figure(figsize=(3.2 * len(chosen), min(height, 5) + 0.6))
     axes = figure.subplots(1, len(chosen), squeeze=False)[0]
     measured = truth != 255
     for place, value in zip(axes, chosen, strict=True):
@@ -314,7 +317,7 @@ def doubt(
     pixel: Pixel,
     unit: str,
 ) -> Figure:
-    """Without truth: where stages disagree on slice `z` (mask), and the network's confidence there (0 … 1, NaN outside)."""
+    """Without truth: where stages disagree on slice `z` (mask), and the network's confidence (0 … 1, NaN outside)."""
     panels = 1 if confidence is None else 2
     height = 4.2 * grey.shape[0] * pixel[0] / (grey.shape[1] * pixel[1])
     figure = Figure(figsize=(4.4 * panels, min(height, 6) + 0.75))
@@ -331,12 +334,11 @@ def doubt(
     return figure
 
 
-def profile(
-    result: dict[str, Any], slice_um: float | None, before: dict[str, list[float | None]] | None = None
-) -> Figure:
+def profile(result: dict[str, Any], slice_um: float | None) -> Figure:
     """Class fractions of the product along z, and the share of voxels on which not all stages agree."""
     table = result["classes"]
-    fractions = {c: np.array(v, dtype=float) * 100 for c, v in result["profile"]["fractions"].items()}
+    found = result["profile"]["fractions"]
+    fractions = {row["name"]: np.array(found[row["name"]], dtype=float) * 100 for row in table}
     disputed = np.array(result["profile"]["disputed"], dtype=float) * 100
     z = np.arange(len(disputed))
     figure = Figure(figsize=(10, 3.4))

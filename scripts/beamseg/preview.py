@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import yaml
 
-from .clusters import LABELERS
+from .clusters import LABELERS, rebin
 from .config import PHANTOM, load_runs
 from .errors import InputError
 from .figures import contact_sheet
@@ -107,9 +107,10 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     counts[0] = 0
     labeler = LABELERS[run.get("pseudo_label.labeler")]
     middle = grey[len(grey) // 2]
-    tables = {k: labeler(counts, k, run.get("seed")) for k in CLUSTERS}
+    levels, weights = rebin(counts)
+    cuts = {k: labeler(levels, weights, k, run.get("seed")) for k in CLUSTERS}
     sheet = folder / "contact_sheet.png"
-    contact_sheet(middle, {k: table[middle] for k, table in tables.items()}, sheet, voxel)
+    contact_sheet(middle, {k: np.digitize(middle, cut).astype(np.uint8) for k, cut in cuts.items()}, sheet, voxel)
     print(f"crop at z, y, x = {corner}, shape {block.shape}; clusters for K = 2 … 8: {sheet}")
     if not train:
         return
@@ -123,5 +124,7 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     command += ["--directory", str(folder), "--cores", str(os.cpu_count()), "--quiet", "rules", "progress"]
     command += ["--workflow-profile", str(basedir / "workflow" / "profiles" / "default")]
     if subprocess.run(command, check=False).returncode:
-        raise InputError(folder, "the preview's workflow failed", "a run to its end", "see the messages above and its logs")
+        raise InputError(
+            folder, "the preview's workflow failed", "a run to its end", "see the messages above and its logs"
+        )
     print(f"report of the crop: {folder / 'results' / sample / 'report.html'}")

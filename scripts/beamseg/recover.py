@@ -37,7 +37,16 @@ def recover(workdir: Path, basedir: Path) -> int:
             print(f"ended process {entry['pid']}: {entry['stage']} of {entry['sample']}")
         elif entry["host"] != socket.gethostname():
             print(f"left alone: {entry['stage']} of {entry['sample']}, process {entry['pid']} on {entry['host']}")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(basedir / "Snakefile"), "--unlock", "--quiet", "all"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(basedir / "Snakefile"),
+        "--unlock",
+        "--quiet",
+        "all",
+    ]
     done = subprocess.run([*command, "--cores", "1"], cwd=workdir, check=False)
     if done.returncode == 0:
         print("unlocked; start the same snakemake command again")

@@ -14,13 +14,13 @@ import h5py
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from skimage.transform import iradon, radon
+from tqdm import tqdm
 
 from beamseg.errors import InputError
 from beamseg.provenance import atomic_path
 
 CLASSES = ("background", "matrix", "intergrowth", "boundary")
 BACKGROUND, MATRIX, INTERGROWTH, BOUNDARY = range(4)
-CHUNK_SLICES = 8
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ def make_sample(settings: dict[str, Any]) -> Sample:
     spread = 0.72 * radius * (2 * (np.arange(count) + 0.5) / max(count, 1) - 1)
     spacing = 1.44 * radius / max(count, 1)
     sheets = Sheets(
-        normals=_normals(family + across + rng.normal(0, 0.06, count), rng.normal(0.25, 0.12, count)),
+        normals=_normals(family + across + rng.normal(0, 0.06, count), rng.normal(0.15, 0.1, count)),
         offsets=spread + rng.uniform(-0.3, 0.3, count) * spacing,
         thicknesses=rng.uniform(3.0, 6.0, count),
-        strengths=rng.uniform(0.85, 1.15, count),
+        strengths=rng.uniform(0.9, 1.1, count),
         bends=np.stack(
             [
                 rng.uniform(0.02, 0.06, count) * radius,
@@ -138,7 +138,9 @@ def make_sample(settings: dict[str, Any]) -> Sample:
         axis=1,
     )
     drift = _waves(rng, 8, 1.2 * width / 2, 3.0 * width / 2)
-    sample = Sample(faces, 0.94 * radius, _waves(rng, 6, 0.15 * width, 0.5 * width), 0.012 * radius, sheets, voids, drift)
+    sample = Sample(
+        faces, 0.94 * radius, _waves(rng, 6, 0.15 * width, 0.5 * width), 0.012 * radius, sheets, voids, drift
+    )
     # Mean 0 and standard deviation 1 inside the crystal, so that the setting means the same for every seed.
     grid = np.meshgrid(
         np.linspace(-0.5, 0.5, 8) * depth, *(np.linspace(-radius, radius, 32),) * 2, indexing="ij", sparse=True
@@ -167,7 +169,7 @@ def _sheet_fraction(sheets: Sheets, z: np.ndarray, y: np.ndarray, x: np.ndarray)
         level = np.hypot(ny, nx)
         along = (-nx * y + ny * x) / level
         amplitude, wavelength, phase = sheets.bends[i]
-        bend = amplitude * np.sin(2 * np.pi * (along + 0.5 * z) / wavelength + phase)
+        bend = amplitude * np.sin(2 * np.pi * (along + 0.25 * z) / wavelength + phase)
         distance = np.abs(nz * z + ny * y + nx * x - sheets.offsets[i] - bend)
         along_0, along_r, z_0, z_r = sheets.extents[i]
         rim = 1 - ((along - along_0) / along_r) ** 2 - ((z - z_0) / z_r) ** 2
@@ -307,8 +309,7 @@ def _check(settings: dict[str, Any]) -> None:
 
 
 def _create(file: h5py.File, name: str, shape: tuple[int, int, int], dtype: str) -> h5py.Dataset:
-    chunks = (min(CHUNK_SLICES, shape[0]), *shape[1:])
-    return file.create_dataset(name, shape, dtype, chunks=chunks, track_times=False)
+    return file.create_dataset(name, shape, dtype, chunks=(1, *shape[1:]), track_times=False)
 
 
 def _describe(file: h5py.File, data: h5py.Dataset, settings: dict[str, Any]) -> None:
@@ -354,7 +355,7 @@ def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any]) -
 
     Notes
     -----
-    One chunk of slices is in memory at a time. Equal settings give equal bytes; `workers` changes nothing.
+    Slices are made one at a time, so memory does not grow with depth. Equal settings give equal bytes; `workers` changes nothing.
     """
     _check(settings)
     shape = (settings["size"][0], settings["size"][1], settings["size"][2])
@@ -366,16 +367,11 @@ def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any]) -
         _describe(scan, data, settings)
         truth.attrs["classes"] = list(CLASSES)
         truth.attrs["axes"] = "z:y:x"
-        greys, classes = [], []
-        for index, (grey, label) in enumerate(_slices(settings)):
-            greys.append(grey)
-            classes.append(label)
+        slices = tqdm(_slices(settings), desc="simulate", total=shape[0], unit="slice")
+        for index, (grey, label) in enumerate(slices):
+            data[index], truth[index] = grey, label
             voxels += np.bincount(label.ravel(), minlength=len(CLASSES))
             sums += np.bincount(label.ravel(), grey.ravel(), minlength=len(CLASSES))
-            if len(greys) == CHUNK_SLICES or index == shape[0] - 1:
-                rows = slice(index + 1 - len(greys), index + 1)
-                data[rows], truth[rows] = np.stack(greys), np.stack(classes)
-                greys, classes = [], []
     means = sums / np.maximum(voxels, 1)
     return {
         "shape": list(shape),

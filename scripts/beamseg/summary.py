@@ -61,7 +61,9 @@ def run_state(runs: Runs, name: str, results: Path = Path("results"), logs: Path
                 "stage": stage,
                 "state": "killed" if killed else "failed",
                 "cause": "the job was killed (memory, time limit, or by hand)" if killed else entry["cause"],
-                "remedy": "run the same command again; if it recurs, raise memory or time" if killed else entry["remedy"],
+                "remedy": "run the same command again; if it recurs, raise memory or time"
+                if killed
+                else entry["remedy"],
                 "log": entry["log"],
             }
     if not (results / name / "labels.json").exists() or not (results / name / "report.html").exists():

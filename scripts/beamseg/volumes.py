@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +36,7 @@ class ArrayVolume:
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
-        self.shape: tuple[int, int, int] = array.shape  # type: ignore[assignment]
+        self.shape: tuple[int, int, int] = array.shape
 
     def read(self, z0: int, z1: int, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
         """A view of the window."""
@@ -116,9 +117,12 @@ def valid_mask(raw: np.ndarray, fov: dict[str, Any]) -> np.ndarray | None:
     return valid
 
 
-def plan_entry(plan: dict[str, Any], name: str) -> dict[str, Any]:
-    """What normalizes one scan: {range: [lo, hi], fov}, from the plan of its group."""
-    return {"range": plan["range"], "fov": plan["scans"][name]["fov"]}
+def plan_entry(plan: dict[str, Any], scan: dict[str, Any]) -> dict[str, Any]:
+    """What normalizes one scan: {range: [lo, hi], fov}, from the plan of its group and its own `scan.json`.
+
+    The field of view is the scan's, since a plan holds the reference scans of its group alone.
+    """
+    return {"range": plan["range"], "fov": scan["fov"]}
 
 
 def grey_level(raw: np.ndarray, lo: float, hi: float) -> np.ndarray:
@@ -133,9 +137,16 @@ def grey_level(raw: np.ndarray, lo: float, hi: float) -> np.ndarray:
     level += work(1)
     np.clip(level, 1, MAX_GREY, out=level)
     np.rint(level, out=level)
-    if work is np.float32 or raw.dtype.kind == "f":
+    if raw.dtype.kind == "f":
         np.copyto(level, 0, where=np.isnan(level))
     return level.astype(np.uint16)
+
+
+@lru_cache(maxsize=8)
+def _grey_table(dtype: np.dtype, lo: float, hi: float) -> np.ndarray:
+    """Grey level of every value of an 8- or 16-bit integer type, by its bits read as unsigned."""
+    info = np.iinfo(dtype)
+    return np.roll(grey_level(np.arange(info.min, info.max + 1), lo, hi), info.min)
 
 
 def normalize_block(raw: np.ndarray, entry: dict[str, Any], y0: int = 0, x0: int = 0) -> np.ndarray:
@@ -158,9 +169,7 @@ def normalize_block(raw: np.ndarray, entry: dict[str, Any], y0: int = 0, x0: int
     lo, hi = (float(v) for v in entry["range"])
     fov = entry["fov"]
     if raw.dtype.kind in "iu" and raw.dtype.itemsize <= 2:
-        info = np.iinfo(raw.dtype)
-        table = grey_level(np.arange(info.min, info.max + 1), lo, hi)
-        grey = np.roll(table, info.min)[raw.view(f"u{raw.dtype.itemsize}")] if info.min else table[raw]
+        grey = _grey_table(raw.dtype, lo, hi)[raw.view(f"u{raw.dtype.itemsize}")]
     else:
         grey = grey_level(raw, lo, hi)
     valid = valid_mask(raw, fov)
@@ -210,7 +219,7 @@ def open_normalized(
     if manifests and cached(manifests):
         return SlabVolume(manifests, "grey")
     scan = read_json(scan_json)
-    return NormalizedVolume(open_scan_source(scan_json), plan_entry(read_json(plan_json), scan["name"]))
+    return NormalizedVolume(open_scan_source(scan_json), plan_entry(read_json(plan_json), scan))
 
 
 def cached(manifests: Sequence[str | Path]) -> bool:

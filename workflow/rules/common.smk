@@ -140,18 +140,28 @@ def existing(path):
     return [str(path)] if path is not None and Path(path).exists() else []
 
 
+def is_phantom(wildcards):
+    return run_of(wildcards).get("path") == graph.PHANTOM
+
+
 def user_scan(wildcards):
     run = run_of(wildcards)
-    if run.get("path") == graph.PHANTOM:
+    if is_phantom(wildcards):
         return RESULTS["simulate"].format(who=RUNS.owner("simulate", run.name))
     return existing(run.file("path"))
 
 
-def user_truth(wildcards):
+def truth_of(wildcards):
+    """Path of the truth, which `evaluate` alone opens; empty without one."""
     run = run_of(wildcards)
-    if run.get("path") == graph.PHANTOM:
+    if is_phantom(wildcards):
         return f"results/{RUNS.owner('simulate', run.name)}/phantom_truth.h5"
-    return existing(run.file("truth"))
+    return str(run.file("truth") or "")
+
+
+def user_truth(wildcards):
+    path = truth_of(wildcards)
+    return [path] if is_phantom(wildcards) else existing(path or None)
 
 
 def user_labels(wildcards):
@@ -162,6 +172,10 @@ def group_labels(wildcards):
     """Training labels of the reference scans, one per scan, empty where a scan has none."""
     names = RUNS.references(run_of(wildcards).group)
     return [str(RUNS.runs[name].file("labels.path") or "") for name in names]
+
+
+def existing_group_labels(wildcards):
+    return [path for path in group_labels(wildcards) if path and Path(path).exists()]
 
 
 def mem_mb(wildcards, attempt):

@@ -28,7 +28,10 @@ rule evaluate:
         mem_mb=mem_mb,
         runtime=120,
     params:
-        settings=settings_of("evaluate"),
+        settings=lambda wildcards: RUNS.settings("evaluate", wildcards.sample)
+        | {"truth": None},
+        truth=truth_of,
+        labels=lambda wildcards: str(run_of(wildcards).file("labels.path") or ""),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("evaluate"),
     script:

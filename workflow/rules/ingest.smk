@@ -21,11 +21,11 @@ checkpoint ingest:
         runtime=60,
     params:
         path=lambda wildcards: str(graph.scan_path(run_of(wildcards))),
-        settings=lambda wildcards: {
-            **settings_of("ingest")(wildcards),
-            "path": None,
-            "slab_depth": setting("slab_depth")(wildcards),
-        },
+        dataset=lambda wildcards: (
+            None if is_phantom(wildcards) else setting("dataset")(wildcards)
+        ),
+        settings=setting("ingest"),
+        voxel_size_um=setting("voxel_size_um"),
         code=code("ingest"),
     script:
         "../../scripts/ingest.py"

@@ -9,6 +9,7 @@ rule train:
         grey=needs("normalize@reference"),
         classes=needs("pseudo_label"),
         table=beside("pseudo_label", "table.npy"),
+        labels=existing_group_labels,
     output:
         weights="results/groups/{group}/stage2.safetensors",
         curves="results/groups/{group}/train.csv",

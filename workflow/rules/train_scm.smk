@@ -14,6 +14,7 @@ rule train_scm:
         ),
         verdict=verdict_of,
         mpp=needs("refine_mpp@reference"),
+        labels=existing_group_labels,
     output:
         weights="results/groups/{group}/scm.safetensors",
         curves="results/groups/{group}/train_scm.csv",

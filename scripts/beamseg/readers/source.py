@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,12 +101,27 @@ def file_stat(files: Sequence[Path]) -> list[list[Any]]:
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
-def block_digest(slices: Sequence[np.ndarray]) -> str:
-    """SHA-256 of the decoded voxels of up to 8 slices, little-endian, in order."""
+def read_planes(source: Source, z0: int, z1: int, budget_mb: float = 64.0) -> Iterator[tuple[int, np.ndarray, str]]:
+    """Read slices z0 … z1 one by one: (z, plane (y, x), digest).
+
+    z0 is a multiple of 8. `digest` is the SHA-256 of the decoded voxels (little-endian) of the block of 8 slices that
+    ends with this one, and empty before that. A read takes as many slices as `budget_mb` allows, or a whole chunk.
+    """
     value = hashlib.sha256()
-    for plane in slices:
-        value.update(np.ascontiguousarray(plane, dtype=plane.dtype.newbyteorder("<")).data.cast("B"))
-    return value.hexdigest()
+    for a, b in planes(source, z0, z1, budget_mb):
+        block = source.read(a, b)
+        for z, plane in enumerate(block, start=a):
+            value.update(np.ascontiguousarray(plane, dtype=plane.dtype.newbyteorder("<")).data.cast("B"))
+            last = (z + 1) % DIGEST_SLICES == 0 or z + 1 == source.shape[0]
+            yield z, plane, value.hexdigest() if last else ""
+            if last:
+                value = hashlib.sha256()
+
+
+def content_digest(source: Source) -> str:
+    """Digest of all voxels of a source, as the histogram's pass finds it; reads everything once."""
+    found = [digest for z0, z1 in task_borders(source) for _, _, digest in read_planes(source, z0, z1) if digest]
+    return combine_digests(found, source.shape, source.dtype)
 
 
 def combine_digests(blocks: Sequence[str], shape: Sequence[int], dtype: np.dtype) -> str:
@@ -133,7 +148,7 @@ def task_borders(source: Source, budget_mb: float = 256.0) -> list[tuple[int, in
 
 
 def planes(source: Source, z0: int, z1: int, budget_mb: float = 256.0) -> list[tuple[int, int]]:
-    """Cut [z0, z1) so that one read holds at most `budget_mb`, and one slice at least."""
+    """Cut [z0, z1) so that one read holds at most `budget_mb`, one slice and one chunk at least."""
     slice_mb = source.shape[1] * source.shape[2] * source.dtype.itemsize / 2**20
-    step = max(1, int(budget_mb / max(slice_mb, 1e-9)))
+    step = max(1, int(budget_mb / max(slice_mb, 1e-9)), source.depth if source.depth * slice_mb <= 256.0 else 1)
     return [(z, min(z + step, z1)) for z in range(z0, z1, step)]

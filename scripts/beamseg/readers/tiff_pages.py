@@ -76,9 +76,7 @@ def open_source(path: Path, dataset: str | None = None) -> Source:
     else:
         pages = list(series.pages)
         if len(pages) != shape[0] or any(page is None for page in pages):
-            raise InputError(
-                path, f"{len(pages)} pages", f"{shape[0]}, one per slice", "save it as plain TIFF"
-            )
+            raise InputError(path, f"{len(pages)} pages", f"{shape[0]}, one per slice", "save it as plain TIFF")
         for page in pages:
             check_page(path, page)
 

@@ -1,0 +1,207 @@
+"""Ingest: what a scan is, from its headers and a few slices, in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from .errors import InputError
+from .provenance import read_json, write_json
+from .readers import Source, open_source
+from .readers.source import content_digest, file_stat
+from .slabs import default_depth
+
+SAMPLED_SLICES = 5
+MISMATCH = 0.02
+
+
+def ingest(
+    path: str | Path,
+    dataset: str | None,
+    settings: dict[str, Any],
+    out_scan: str | Path,
+    out_source: str | Path,
+    *,
+    name: str,
+    voxel_size_um: float | list[float] | None = None,
+    histogram: str | Path | None = None,
+) -> dict[str, Any]:
+    """Take in a scan: write `scan.json` (what it is) and `source.json` (where it lies now).
+
+    `scan.json` depends on the voxels' content alone. Where the input's time stamps or sizes differ from those of the
+    last time and a histogram was made since, the voxels are read again and compared with the histogram's digest; only
+    if they differ does `scan.json` change, by its entry `content`. What the comparison needs lies in `.ingest.json`
+    beside `scan.json`, since declared outputs are deleted before a job runs.
+
+    Parameters
+    ----------
+    path : path
+        The input; relative to the working directory or absolute.
+    dataset : str, optional
+        Data set inside an HDF5 file.
+    settings : dict
+        Section `ingest`: fov {kind, cy, cx, radius, value}; and the key `slab_depth` (0 chooses).
+    out_scan, out_source : path
+    name : str
+        The sample's name.
+    voxel_size_um : float or [z, y, x], optional
+        In place of what the file says, micrometres.
+    histogram : path, optional
+        `histogram.npz` of an earlier run, if there is one.
+
+    Returns
+    -------
+    dict
+        The content of `scan.json`.
+
+    Raises
+    ------
+    InputError
+        For input that cannot be read, and settings that do not fit it.
+    """
+    out_scan = Path(out_scan)
+    source = open_source(path, dataset or None)
+    depth = settings["slab_depth"] or default_depth(source.shape)
+    scan: dict[str, Any] = {
+        "name": name,
+        "shape": list(source.shape),
+        "dtype": source.dtype.name,
+        "voxel_size_um": _size(voxel_size_um) or source.voxel_size_um,
+        "fov": field_of_view(source, settings["fov"]),
+        "slab_depth": int(depth),
+        "format": source.format,
+        "warnings": source.warnings,
+    }
+    sidecar = out_scan.with_name(".ingest.json")
+    files = file_stat(source.files)
+    first, content = _content(source, files, sidecar, histogram)
+    if content is not None and content != first:
+        scan["content"] = content
+    write_json(out_scan, scan)
+    where = {"path": str(Path(path).absolute()), "dataset": dataset or None, "files": files}
+    write_json(out_source, where)
+    write_json(sidecar, {"files": files, "first": first, "content": content})
+    return scan
+
+
+def _content(
+    source: Source, files: list[list[Any]], sidecar: Path, histogram: str | Path | None
+) -> tuple[str | None, str | None]:
+    """(digest of the content first seen, of the content now), None while no pass has found one."""
+    before: dict[str, Any] = (
+        read_json(sidecar) if sidecar.exists() else {"files": files, "first": None, "content": None}
+    )
+    first: str | None = before["first"]
+    content: str | None = before["content"]
+    if first is None and histogram is not None and Path(histogram).exists():
+        with np.load(histogram) as found:
+            first = content = str(found["content"])
+    if first is not None and files != before["files"]:
+        content = content_digest(source)
+    return first, content
+
+
+def _size(value: float | list[float] | None) -> list[float] | None:
+    """[z, y, x] in micrometres from one number or three."""
+    if value is None:
+        return None
+    size = [float(v) for v in np.atleast_1d(np.asarray(value, dtype=float))]
+    size = size * 3 if len(size) == 1 else size
+    if len(size) != 3 or not all(np.isfinite(v) and v > 0 for v in size):
+        raise InputError("voxel_size_um", str(value), "one positive number, or three (z, y, x)", "correct the value")
+    return size
+
+
+def field_of_view(source: Source, settings: dict[str, Any]) -> dict[str, Any]:
+    """The `fov` of `scan.json`: as the settings say, or found in up to 5 slices.
+
+    `auto` takes a circle where the corners of the sampled slices hold one constant (or NaN) and the pixels that
+    always hold it lie outside a disc, to 2 % of the smaller of disc and corners; else the full slice.
+
+    Raises
+    ------
+    InputError
+        If a circle's settings are incomplete or it misses the slice.
+    """
+    kind = settings["kind"]
+    given = {key: float(settings[key]) for key in ("cy", "cx", "radius") if settings.get(key) is not None}
+    if kind == "auto":
+        return _found_circle(_sample(source)) or {"kind": "full"}
+    if kind == "full":
+        return {"kind": "full"}
+    rows, columns = source.shape[1:]
+    if kind == "circle" or given:
+        given = {"cy": (rows - 1) / 2, "cx": (columns - 1) / 2, **given}
+        near = (np.clip(given["cy"], 0, rows - 1), np.clip(given["cx"], 0, columns - 1))
+        gap = np.hypot(near[0] - given["cy"], near[1] - given["cx"])
+        if not given.get("radius", 0) > gap:
+            raise InputError(
+                "ingest.fov",
+                f"radius {given.get('radius')}",
+                "a circle that meets the slice",
+                "set fov.radius in pixels",
+            )
+    if kind == "constant":
+        return {"kind": "constant", "value": settings["value"], **given}
+    return {"kind": "circle", **given}
+
+
+def _sample(source: Source) -> np.ndarray:
+    """Up to 5 slices between 10 % and 90 % of the height, (n, y, x)."""
+    last = source.shape[0] - 1
+    chosen = np.unique(np.linspace(0.1 * last, 0.9 * last, SAMPLED_SLICES).round().astype(int))
+    return np.concatenate([source.read(z, z + 1) for z in chosen.tolist()])
+
+
+def _found_circle(slices: np.ndarray) -> dict[str, Any] | None:
+    """The disc outside which all slices hold the corners' constant or NaN, else None."""
+    corners = slices[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    empty = np.isnan(slices) if slices.dtype.kind == "f" else np.zeros(slices.shape, bool)
+    constant = corners.ravel()[~empty[:, [0, 0, -1, -1], [0, -1, 0, -1]].ravel()]
+    if constant.size:
+        if (constant != constant[0]).any():
+            return None
+        empty |= slices == constant[0]
+    inside = ndimage.binary_fill_holes(~empty.all(axis=0))
+    outside_area, area = int((~inside).sum()), int(inside.sum())
+    if min(outside_area, area) < 16:
+        return None
+    rim = inside & ~ndimage.binary_erosion(inside, border_value=1)
+    y, x = (v.astype(float) for v in np.nonzero(rim))
+    if len(y) < 8:
+        return None
+    # Circle through the rim by linear least squares (Kåsa 1976): y² + x² = 2 cy y + 2 cx x + c.
+    system = np.stack([2 * y, 2 * x, np.ones_like(y)], axis=1)
+    (cy, cx, c), *_ = np.linalg.lstsq(system, y * y + x * x, rcond=None)
+    if cy * cy + cx * cx + c <= 0:
+        return None
+    cy, cx, radius, wrong = _refined(inside, cy, cx, float(np.sqrt(c + cy * cy + cx * cx)))
+    if wrong > MISMATCH * min(area, outside_area):
+        return None
+    return {"kind": "circle", "cy": cy, "cx": cx, "radius": radius}
+
+
+def _refined(inside: np.ndarray, cy: float, cx: float, radius: float) -> tuple[float, float, float, int]:
+    """Centre and radius, in half pixels near the fit, that differ least from the mask, and by how many pixels."""
+    rows, columns = np.ogrid[: inside.shape[0], : inside.shape[1]]
+    distance = np.hypot(rows - cy, columns - cx)
+    near = np.abs(distance - radius) < 5
+    far_wrong = int(((distance <= radius) != inside)[~near].sum())
+    y, x = np.nonzero(near)
+    wanted = inside[near]
+    grid = np.arange(-1, 1.01, 0.5)
+    trials = [
+        (round(2 * cy) / 2 + dy, round(2 * cx) / 2 + dx, round(2 * radius) / 2 + dr)
+        for dy in grid
+        for dx in grid
+        for dr in np.arange(-1, 2.01, 0.5)
+    ]
+    best = min(
+        (int((((y - a) ** 2 + (x - b) ** 2 <= r * r) != wanted).sum()), abs(a - cy) + abs(b - cx), a, b, r)
+        for a, b, r in trials
+        if r > 0
+    )
+    return float(best[2]), float(best[3]), float(best[4]), best[0] + far_wrong

@@ -1,0 +1,260 @@
+"""The first page of a run's report: one HTML file, images embedded, no link to anything outside."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from .figures import length_text
+from .metrics import STAGES, percent, relative_gain, stage_names, stage_rows
+from .provenance import atomic_path
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; color: #1f2933; background: #f4f6f8;
+  margin: 0; }
+main { max-width: 1120px; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
+h1 { font-size: 1.7rem; margin: 0.5rem 0 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 0.6rem; }
+.about { color: #52606d; margin: 0.1rem 0 1.2rem; }
+ul.verdicts { list-style: none; padding: 0; margin: 0; }
+.verdicts li { background: white; border-left: 6px solid #9aa5b1; margin: 0 0 0.4rem; padding: 0.5rem 0.9rem;
+  border-radius: 3px; }
+.verdicts li.bad { border-color: #b3261e; } .verdicts li.warn { border-color: #e69f00; }
+.verdicts li.good { border-color: #009e73; }
+.verdicts b { display: inline-block; min-width: 5.2rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; background: white; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.35rem 0.9rem; text-align: right; border-bottom: 1px solid #e3e7eb; }
+th:first-child, td:first-child { text-align: left; }
+tr.product td { font-weight: 600; background: #eaf3f9; }
+.swatch { display: inline-block; width: 0.9em; height: 0.9em; border: 1px solid #8a94a0; margin-right: 0.5em;
+  vertical-align: -0.1em; }
+figure { background: white; margin: 0 0 1.2rem; padding: 0.9rem; border-radius: 3px; }
+figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
+figcaption { color: #3e4c59; margin-top: 0.6rem; max-width: 62rem; }
+footer { color: #52606d; font-size: 0.85rem; margin-top: 2rem; }
+"""
+
+TITLES = {
+    "stages": "Stage by stage",
+    "overlays": "One slice through all stages",
+    "disputes": "Where the stages disagree most",
+    "views": "Three views of the product",
+    "trust": "Where not to trust it",
+    "histogram": "Grey values and clusters",
+    "curves": "Training",
+    "matching": "What the clusters stand for",
+    "profile": "Along z",
+}
+
+
+def write_page(
+    result: dict[str, Any],
+    scan: dict[str, Any],
+    plan: dict[str, Any],
+    images: dict[str, str | Path],
+    facts: dict[str, Any],
+    path: str | Path,
+) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    result, scan, plan : dict
+        Of `evaluate`, `ingest` and `plan`.
+    images : dict
+        Name (of `TITLES`) -> PNG file, in the order of the page.
+    facts : dict
+        Slices shown: `overlays`, `trust` (a slice), `disputes` (a list).
+    path : path
+        The HTML file.
+    """
+    name = escape(str(scan.get("name", "scan")))
+    items = "\n".join(
+        f'<li class="{kind}"><b>{escape(label)}</b> {escape(text)}</li>'
+        for kind, label, text in verdicts(result, scan, plan)
+    )
+    parts = [
+        f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{name}: segmentation</title>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        # An icon of its own, so that no browser asks a server for one.
+        f"<link rel='icon' href='data:,'><style>{STYLE}</style></head><body><main>",
+        f"<h1>{name}</h1><p class='about'>{escape(describe_scan(result, scan))}</p>",
+        f"<ul class='verdicts'>\n{items}\n</ul>",
+        f"<h2>{TITLES['stages']}</h2>{_stage_table(result)}",
+        f"<h2>Classes of the product</h2>{_class_table(result)}",
+    ]
+    texts = captions(result, plan, facts)
+    for key, image in images.items():
+        data = base64.b64encode(Path(image).read_bytes()).decode()
+        heading = "" if key == "stages" else f"<h2>{TITLES[key]}</h2>"
+        parts.append(
+            f"{heading}<figure><img alt='{escape(TITLES[key])}' src='data:image/png;base64,{data}'>"
+            f"<figcaption>{escape(texts[key])}</figcaption></figure>"
+        )
+    meanings = " ".join(f"{key.replace('_', ' ')}: {text}." for key, text in sorted(result["definitions"].items()))
+    parts.append(f"<footer>{escape(meanings)}</footer></main></body></html>\n")
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(parts), encoding="utf-8")
+
+
+def describe_scan(result: dict[str, Any], scan: dict[str, Any]) -> str:
+    """Shape, size and field of view in a sentence."""
+    shape, voxel = scan["shape"], scan.get("voxel_size_um")
+    text = f"{shape[0]} × {shape[1]} × {shape[2]} voxels (z, y, x)"
+    if voxel:
+        size = " × ".join(length_text(float(f"{n * v:.4g}"), "µm") for n, v in zip(shape, voxel, strict=True))
+        text += f" of {' × '.join(f'{v:g}' for v in voxel)} µm, which is {size}"
+    else:
+        text += ", voxel size unknown"
+    inside = result["voxels"]["field_of_view"] / max(1, result["voxels"]["volume"])
+    return f"{text}; {100 * inside:.1f} % lie in the field of view and hold a number."
+
+
+def verdicts(result: dict[str, Any], scan: dict[str, Any], plan: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What a reader must know first: (bad, warn, good or note; label; text), the failed watch on top."""
+    found: list[tuple[str, str, str]] = []
+    product = result["product"]
+    verdict = result.get("verdict") or {}
+    if verdict:
+        kept = verdict.get("use") == "stage3"
+        reason = str(verdict.get("reason") or "").rstrip(". ")
+        text = (
+            "stage 3 passed the watch against collapse" if kept else "stage 3 failed the watch, stage 2 takes its place"
+        )
+        found.append(("good" if kept else "bad", "watch", f"{text}{': ' + reason if reason else ''}."))
+    kind = "warn" if product.get("fallback") else "note"
+    found.append((kind, "product", f"{STAGES[product['stage']]}: {product['reason']}."))
+    names = stage_names(result)
+    first, last = result["stages"][names[0]], result["stages"][product["stage"]]
+    if result["has_truth"]:
+        better = (last["mean_iou"] or 0) >= (first["mean_iou"] or 0)
+        text = (
+            f"accuracy {percent(first['accuracy'])} to {percent(last['accuracy'])} "
+            f"({relative_gain(last['accuracy'], first['accuracy'])} relative), "
+            f"mean IoU {percent(first['mean_iou'])} to {percent(last['mean_iou'])} "
+            f"({relative_gain(last['mean_iou'], first['mean_iou'])}), {STAGES[names[0]]} to the product"
+        )
+        found.append(("good" if better else "bad", "truth", f"{text}."))
+        best = max(names, key=lambda name: result["stages"][name]["mean_iou"] or 0)
+        if (result["stages"][best]["mean_iou"] or 0) > (last["mean_iou"] or 0) + 0.005:
+            found.append(("warn", "truth", f"{STAGES[best]} is nearer to the truth than the product (by mean IoU)."))
+    else:
+        found.append(("note", "truth", "none was given: the numbers below compare stages with each other only."))
+    empty = [name for name, share in last["fractions"].items() if not share]
+    if empty:
+        found.append(("warn", "classes", f"the product has no voxel of {', '.join(empty)}."))
+    if last.get("mean_confidence") is not None:
+        sure = {name: value for name, value in last["confidence"].items() if value is not None}
+        least = min(sure, key=lambda name: sure[name])
+        found.append(
+            (
+                "note",
+                "confidence",
+                f"mean {percent(last['mean_confidence'])} over the product, lowest for {least} "
+                f"({percent(sure[least])}); it is the network's own and not calibrated.",
+            )
+        )
+    for stage, change in (result.get("refinement") or {}).items():
+        found.append(
+            ("note", STAGES.get(stage, stage), f"changed {percent(change.get('changed'))} of the labels it was given.")
+        )
+        found += [("warn", STAGES.get(stage, stage), f"{text}.") for text in change.get("warnings", [])]
+    found += [("warn", "scan", str(text)) for text in scan.get("warnings", [])]
+    found += [("warn", "plan", str(text)) for text in plan.get("warnings", [])]
+    order = {"bad": 0, "warn": 1, "good": 2, "note": 3}
+    head, rest = (
+        [f for f in found if f[1] in ("watch", "product")],
+        [f for f in found if f[1] not in ("watch", "product")],
+    )
+    return head + sorted(rest, key=lambda item: order[item[0]])
+
+
+def _stage_table(result: dict[str, Any]) -> str:
+    header, *rows = stage_rows(result)
+    if result["has_truth"]:
+        header = [*header, "mean IoU, best map"]
+        best = [result["best_map"][name]["mean_iou"] for name in stage_names(result)]
+        rows = [[*row, percent(own)] for row, own in zip(rows, best, strict=True)]
+    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in header) + "</tr>"]
+    for name, row in zip(stage_names(result), rows, strict=True):
+        mark = " class='product'" if name == result["product"]["stage"] else ""
+        lines.append(f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
+    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
+
+
+def _class_table(result: dict[str, Any]) -> str:
+    product = result["stages"][result["product"]["stage"]]
+    header = ["class", "id", "clusters", "fraction"]
+    header += ["confidence"] if "confidence" in product else []
+    header += ["stands for", "IoU", "Dice", "voxels in truth"] if result["has_truth"] else []
+    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in header) + "</tr>"]
+    for row in result["classes"]:
+        name = row["name"]
+        cells = [str(row["id"]), ", ".join(map(str, row["clusters"])), percent(product["fractions"][name])]
+        if "confidence" in product:
+            cells.append(percent(product["confidence"][name]))
+        if result["has_truth"]:
+            target = result["matching"]["map"][name]
+            own = product["classes"][target]
+            cells += [target, percent(own["iou"]), percent(own["dice"]), f"{own['voxels']:,}"]
+        swatch = f"<span class='swatch' style='background:{escape(row['colour'])}'></span>"
+        cells_html = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        lines.append(f"<tr><td>{swatch}{escape(name)}</td>{cells_html}</tr>")
+    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
+
+
+def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]) -> dict[str, str]:
+    """What each figure shows, in plain words and numbers."""
+    truth = result["has_truth"]
+    product = STAGES[result["product"]["stage"]]
+    low, high = plan["range"]
+    clipped = plan.get("clipped") or {}
+    disputed = [value for value in result["profile"]["disputed"] if value is not None]
+    mean_disputed = percent(sum(disputed) / len(disputed)) if disputed else "–"
+    left_out = result["excluded"]
+    shown = facts.get("disputes", [])
+    texts = {
+        "stages": "Share of each class and, on the right, the share of voxels to which two stages give the same class.",
+        "overlays": f"Slice {facts.get('overlays')}, classes over grey levels. "
+        + ("The truth has the colours of the clusters that stand for its classes. " if truth else "")
+        + "The same colour is the same class in every picture.",
+        "disputes": f"Slice{'s' if len(shown) != 1 else ''} {', '.join(map(str, shown))}: the windows in which most "
+        f"voxels change class between stages. Over the volume, {mean_disputed} do not keep theirs.",
+        "views": f"Grey levels and {product} on the planes through the middle of the volume.",
+        "trust": f"Slice {facts.get('trust')}. Orange marks voxels on which not all stages agree. Where the network's "
+        "confidence is beside it, 1 is sure; it is the network's own and not calibrated.",
+        "histogram": f"Values of the scan. Those between {low:.6g} and {high:.6g} became the grey levels; "
+        f"{percent(clipped.get('low'))} below and {percent(clipped.get('high'))} above were clipped. Dashed lines "
+        "are the cuts between clusters. The vertical axis is logarithmic above its first part.",
+        "curves": "Loss of stages 2 and 3, class rates among the predictions and what the watch against collapse "
+        "saw. A class whose rate falls to zero has been lost.",
+        "matching": f"Where the voxels of each class of the pseudo-labels went in {product}, in per cent of a row. A "
+        "row far from 100 in its own column is a class that the networks or the refinement moved elsewhere.",
+        "profile": "Left, the share of each class per slice: a step is a change in the sample or in the scan. Right, "
+        "the share of voxels on which not all stages agree: high ends mean that the outer slices deserve less trust.",
+    }
+    if truth:
+        n = sum(entry["voxels"] for entry in result["truth"])
+        out = f"{left_out['trained_on']:,} voxels with training labels are left out" if left_out["trained_on"] else ""
+        background = " and ".join(entry["name"] for entry in result["truth"] if entry["background"]) or "nothing"
+        texts["stages"] = (
+            f"Measured on {n:,} voxels with truth{'; ' + out if out else ''}. Accuracy and the means leave out "
+            f"{background}, the background. Blue is the product."
+        )
+        texts["trust"] = (
+            f"Slice {facts.get('trust')} of {product}, for up to four classes: green was found, orange is missed, pink "
+            "is called by the class's name without being of it. Voxels without truth stay grey."
+        )
+        how = {
+            "hungarian": "one to one, by the highest sum of IoU",
+            "many to one": "each cluster to a class, several to one where that fits best",
+        }.get(result["matching"]["method"], "by the names in the configuration")
+        texts["matching"] = (
+            f"Left, clusters of the {STAGES[result['matching']['stage']]} against the truth. They were matched once, on "
+            f"these numbers, {how}; all stages use this map. Right: "
+            f"{texts['matching'][0].lower()}{texts['matching'][1:]}"
+        )
+    return texts

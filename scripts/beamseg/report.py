@@ -1,0 +1,310 @@
+"""The report of a run: figures as PNG and a first page that answers "can I trust this, and where not?"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from . import figures, plots
+from .counts import encode_truth
+from .metrics import STAGES
+from .page import write_page
+from .provenance import read_json
+from .slabs import UNLABELLED
+from .volumes import Volume
+
+FIGURES = (
+    "stages",
+    "overlays",
+    "disputes",
+    "views",
+    "trust",
+    "histogram",
+    "curves",
+    "matching",
+    "profile",
+)
+
+
+def report(
+    *,
+    metrics: str | Path,
+    scan: str | Path,
+    plan: str | Path,
+    classes: str | Path,
+    histogram: str | Path,
+    curves: dict[str, str | Path],
+    stages: dict[str, Volume],
+    grey: Volume,
+    truth: Volume | None,
+    confidence: Volume | None,
+    truth_map: dict[Any, Any],
+    settings: dict[str, Any],
+    out_figures: dict[str, str | Path],
+    out_html: str | Path,
+    mem_budget_mb: float = 512,
+) -> None:
+    """Draw the figures and write the page that holds them.
+
+    Parameters
+    ----------
+    metrics, scan, plan, classes, histogram : path
+        What `evaluate`, `ingest`, `plan`, `pseudo_label` and `histogram` left.
+    curves : dict
+        Stage (stage2, stage3) -> CSV with a column `step`.
+    stages : dict of Volume
+        The volumes that `evaluate` was given, under the same names.
+    grey : Volume
+        uint16 grey levels, 0 outside the field of view.
+    truth, confidence : Volume or None
+        As given to `evaluate`.
+    truth_map : dict
+        `evaluate.truth_map`.
+    settings : dict
+        The section `report`: slices, max_pixels, opacity.
+    out_figures : dict
+        Name -> path for every name in `FIGURES`; PNG, about 300 kB each at most.
+    out_html : path
+        One file without links to others.
+    mem_budget_mb : float
+        MiB of the volumes held at once. Slices are read singly; planes along z in thin blocks.
+    """
+    result, about = read_json(metrics), read_json(scan)
+    group, clusters = read_json(plan), read_json(classes)
+    view = View(result, about, stages, grey, truth, truth_map, settings)
+    with np.load(histogram) as data:
+        edges, counts = data["edges"], data["counts"]
+    colours = [row["colour"] for row in result["classes"]]
+    cluster_colours = {c: row["colour"] for row in result["classes"] for c in row["clusters"]}
+    draw: dict[str, Callable[[], Figure]] = {
+        "stages": lambda: plots.stages(result),
+        "overlays": view.overlays,
+        "disputes": view.disputes,
+        "views": lambda: view.views(mem_budget_mb),
+        "trust": lambda: view.trust(confidence),
+        "histogram": lambda: plots.histogram(
+            edges, counts, tuple(group["range"]), result["classes"], clusters["clusters"]
+        ),
+        "curves": lambda: plots.curves(
+            {STAGES[stage]: curve_panels(pd.read_csv(path)) for stage, path in curves.items()},
+            [cluster_colours[c] for c in sorted(cluster_colours)] or colours,
+        ),
+        "matching": lambda: plots.matching(result),
+        "profile": lambda: plots.profile(result, (about.get("voxel_size_um") or [None])[0]),
+    }
+    for name in FIGURES:
+        with figures.style():
+            figures.save(draw[name](), out_figures[name])
+    write_page(result, about, group, {name: out_figures[name] for name in FIGURES}, view.facts, out_html)
+
+
+def curve_panels(table: pd.DataFrame) -> list[tuple[str, dict[str, np.ndarray], np.ndarray]]:
+    """Panels (title, name -> values, steps) of a CSV of curves.
+
+    Columns with `loss` in their name share a panel; columns `<what>_<class>` make one per `what`; of the others, those
+    between 0 and 1 share one. The learning rate and the speed are left out.
+    """
+    steps = table["step"].to_numpy(float)
+    losses: dict[str, np.ndarray] = {}
+    shares: dict[str, np.ndarray] = {}
+    per_class: dict[str, dict[str, np.ndarray]] = {}
+    for name in table.columns:
+        values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
+        numbered = re.fullmatch(r"(.+?)_(\d+)", name)
+        if name in ("step", "lr", "crops_per_s") or not np.isfinite(values).any():
+            continue
+        if numbered:
+            title = "class rates among the predictions" if numbered[1] == "rate" else numbered[1].replace("_", " ")
+            per_class.setdefault(title, {})[f"class {numbered[2]}"] = values
+        elif "loss" in name:
+            losses[name.replace("_", " ")] = values
+        elif np.nanmin(values) >= 0 and np.nanmax(values) <= 1:
+            shares[name.replace("_", " ")] = values
+    panels = [("loss", losses, steps)] if losses else []
+    panels += [(title, values, steps) for title, values in per_class.items()]
+    return panels + ([("watch", shares, steps)] if shares else [])
+
+
+class View:
+    """Slices of a run's volumes as the class ids, colours and names that the figures show.
+
+    `facts` collects what the captions of the page say of the slices shown.
+    """
+
+    def __init__(
+        self,
+        result: dict[str, Any],
+        about: dict[str, Any],
+        stages: dict[str, Volume],
+        grey: Volume,
+        truth: Volume | None,
+        truth_map: dict[Any, Any],
+        settings: dict[str, Any],
+    ) -> None:
+        self.result, self.stages, self.grey, self.truth, self.settings = result, stages, grey, truth, settings
+        self.product = result["product"]["stage"]
+        self.lookup = {int(v): UNLABELLED if t is None else int(t) for v, t in truth_map.items()}
+        self.voxel: Sequence[float] = about.get("voxel_size_um") or (1.0, 1.0, 1.0)
+        self.unit = "µm" if about.get("voxel_size_um") else "px"
+        self.names, self.colours, self.truth_ids = truth_display(result)
+        self.to_class = np.full(256, UNLABELLED, np.uint8)
+        for row in result["classes"]:
+            self.to_class[row["clusters"]] = row["id"]
+        self.facts: dict[str, Any] = {}
+
+    def labels(self, z: int) -> dict[str, np.ndarray]:
+        """Title -> display ids (y, x) of every stage on slice z, and of the truth where it has labels there."""
+        found = {STAGES[name]: self.to_class[volume.read(z, z + 1)[0]] for name, volume in self.stages.items()}
+        if self.truth is not None:
+            inside = next(iter(found.values())) != UNLABELLED
+            coded = self.truth_ids[encode_truth(self.truth.read(z, z + 1)[0], self.lookup)]
+            found["truth"] = np.where(inside, coded, np.uint8(UNLABELLED))
+        return found
+
+    def _thin(self, image: np.ndarray) -> np.ndarray:
+        return figures.thin(image, self.settings["max_pixels"])
+
+    def _pixel(self, full: np.ndarray) -> tuple[float, float]:
+        step = max(1, -(-max(full.shape) // self.settings["max_pixels"]))
+        return self.voxel[1] * step, self.voxel[2] * step
+
+    def overlays(self) -> Figure:
+        """The middle slice, or the nearest to it that the truth labels."""
+        z = self.result["slices"]["shown"]
+        self.facts["overlays"] = z
+        grey = self.grey.read(z, z + 1)[0]
+        labels = {title: self._thin(label) for title, label in self.labels(z).items()}
+        return plots.overlays(
+            self._thin(grey),
+            labels,
+            self.colours,
+            self.names,
+            product=STAGES[self.product],
+            pixel=self._pixel(grey),
+            unit=self.unit,
+            opacity=self.settings["opacity"],
+        )
+
+    def disputes(self) -> Figure:
+        """Windows around the densest disagreement on the slices where the stages disagree most."""
+        places = self.result["slices"]["disputed"][: self.settings["slices"]] or [self.result["slices"]["middle"]]
+        crops = []
+        for z in sorted(places):
+            labels = self.labels(z)
+            grey = self.grey.read(z, z + 1)[0]
+            window = densest_window(different([labels[STAGES[name]] for name in self.stages]))
+            crops.append((z, grey[window], {title: label[window] for title, label in labels.items()}))
+        self.facts["disputes"] = sorted(places)
+        limits = figures.grey_range(np.concatenate([grey.ravel() for _, grey, _ in crops]))
+        return plots.disputes(
+            crops,
+            self.colours,
+            self.names,
+            limits=limits,
+            pixel=(self.voxel[1], self.voxel[2]),
+            unit=self.unit,
+            opacity=self.settings["opacity"],
+        )
+
+    def views(self, mem_budget_mb: float) -> Figure:
+        """Planes through the middle of the volume; along z read in blocks, so that no plane needs the volume."""
+        depth, height, width = self.grey.shape
+        z, y, x = depth // 2, height // 2, width // 2
+        step = max(1, int(mem_budget_mb * 2**20 / (4 * height * width)))
+        pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"xz": [], "yz": []}
+        for z0 in range(0, depth, step):
+            z1 = min(z0 + step, depth)
+            for name, rows, columns in (("xz", slice(y, y + 1), slice(None)), ("yz", slice(None), slice(x, x + 1))):
+                pair = [v.read(z0, z1, rows, columns) for v in (self.grey, self.stages[self.product])]
+                axis = 1 if name == "xz" else 2
+                pieces[name].append((pair[0].squeeze(axis), self.to_class[pair[1].squeeze(axis)]))
+        xy = self.grey.read(z, z + 1)[0]
+        planes = {"xy": (xy, self.to_class[self.stages[self.product].read(z, z + 1)[0]])}
+        for name, parts in pieces.items():
+            planes[name] = (np.concatenate([g for g, _ in parts]), np.concatenate([c for _, c in parts]))
+        n = len(self.result["classes"])
+        return plots.views(
+            {name: (self._thin(g), self._thin(c)) for name, (g, c) in planes.items()},
+            self.colours[:n],
+            self.names[:n],
+            size=(depth * self.voxel[0], height * self.voxel[1], width * self.voxel[2]),
+            unit=self.unit,
+            places=(z, y, x),
+            limits=figures.grey_range(xy),
+            opacity=self.settings["opacity"],
+        )
+
+    def trust(self, confidence: Volume | None) -> Figure:
+        """With truth the product's errors per class; without it where stages disagree, and confidence."""
+        z = self.result["slices"]["shown"]
+        self.facts["trust"] = z
+        grey = self.grey.read(z, z + 1)[0]
+        small, pixel = self._thin(grey), self._pixel(grey)
+        look = {"z": z, "limits": figures.grey_range(grey), "pixel": pixel, "unit": self.unit}
+        if self.truth is None:
+            apart = different([self.to_class[volume.read(z, z + 1)[0]] for volume in self.stages.values()])
+            sure = None
+            if confidence is not None:
+                inside = self.to_class[self.stages[self.product].read(z, z + 1)[0]] != UNLABELLED
+                sure = self._thin(np.where(inside, confidence.read(z, z + 1)[0] / 255, np.nan))
+            return plots.doubt(small, self._thin(apart), sure, **look)
+        truth = encode_truth(self.truth.read(z, z + 1)[0], self.lookup)
+        to_truth = np.full(256, UNLABELLED, np.uint8)
+        for row in self.result["classes"]:
+            to_truth[row["clusters"]] = row["truth"]
+        predicted = to_truth[self.stages[self.product].read(z, z + 1)[0]]
+        truth[self.stages[next(iter(self.stages))].read(z, z + 1)[0] == UNLABELLED] = UNLABELLED
+        entries = sorted(self.result["truth"], key=lambda entry: -entry["voxels"])
+        names = {e["value"]: e["name"] for e in entries if e["voxels"] and not e["background"]}
+        names = names or {e["value"]: e["name"] for e in entries if e["voxels"]}
+        return plots.errors(small, self._thin(truth), self._thin(predicted), names, **look)
+
+
+def truth_display(result: dict[str, Any]) -> tuple[list[str], list[str], np.ndarray]:
+    """Names and colours of what pictures show, and truth value -> index into them, uint8 (256,).
+
+    A class of the truth has the colour of the cluster that stands for it, of several the one with most of its voxels;
+    a class that none stands for gets an entry of its own.
+    """
+    table = result["classes"]
+    names, colours = [row["name"] for row in table], [row["colour"] for row in table]
+    ids = np.full(256, UNLABELLED, np.uint8)
+    if not result["has_truth"]:
+        return names, colours, ids
+    voxels = np.array(result["matching"]["voxels"])
+    spare = iter(["#D55E00", "#56B4E9", "#CC79A7", "#999999", "#7A4FBF", "#009E73"])
+    for column, entry in enumerate(result["truth"]):
+        mine = [row["id"] for row in table if row["truth"] == entry["value"]]
+        if mine:
+            ids[entry["value"]] = max(mine, key=lambda index: voxels[index, column])
+            for index in mine:
+                if names[index] != entry["name"]:
+                    names[index] = f"{names[index]} ({entry['name']})"
+        elif entry["voxels"]:
+            ids[entry["value"]] = len(names)
+            names.append(f"{entry['name']} (no cluster)")
+            colours.append(next((c for c in spare if c not in colours), "#555555"))
+    return names, colours, ids
+
+
+def different(labels: list[np.ndarray]) -> np.ndarray:
+    """Where not all label images agree, bool (y, x)."""
+    found = np.zeros(labels[0].shape, bool)
+    for label in labels[1:]:
+        found |= label != labels[0]
+    return found
+
+
+def densest_window(mask: np.ndarray, least: int = 96, most: int = 320) -> tuple[slice, slice]:
+    """The square window, about half of the shorter side, that holds most of a mask; rows and columns."""
+    side = min(max(least, min(most, min(mask.shape) // 2)), *mask.shape)
+    sums = np.pad(np.cumsum(np.cumsum(mask, axis=0, dtype=np.int64), axis=1), ((1, 0), (1, 0)))
+    inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    y, x = np.unravel_index(int(np.argmax(inside)), inside.shape)
+    return slice(int(y), int(y) + side), slice(int(x), int(x) + side)

@@ -1,0 +1,30 @@
+"""Rule train_scm: a spatial continuity model learns what MPP does, from the masks around a slice."""
+
+from beamseg.train_scm import train_scm
+
+from beamseg.inputs import chosen_labels, many, per_scan, user_labels
+from beamseg.job import job
+from beamseg.provenance import identity, read_json
+from beamseg.slabs import SlabVolume
+
+if __name__ == "__main__":
+    with job(snakemake):
+        files, params = snakemake.input, snakemake.params
+        settings = params.settings
+        scans = len(many(files.scans))
+        labels = chosen_labels(files)
+        raw = [SlabVolume(paths, "labels") for paths in per_scan(labels, scans)]
+        inputs = {"raw": labels, "mpp": many(files.mpp), "user": many(files.labels)}
+        train_scm(
+            raw,
+            [SlabVolume(paths, "labels") for paths in per_scan(files.mpp, scans)],
+            [user_labels(settings["labels"], path, v.shape) for path, v in zip(params.labels, raw, strict=True)],
+            snakemake.output.weights,
+            snakemake.output.curves,
+            settings["refine_scm"],
+            n_classes=read_json(files.classes)["n_clusters"],
+            seed=settings["seed"],
+            device=params.device,
+            mem_budget_mb=params.mem_budget_mb,
+            identity=identity("train_scm", params.code, inputs),
+        )

@@ -1,0 +1,50 @@
+"""The code digest follows the syntax that a script reaches, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from beamseg.code import _module, code_digest
+
+
+@pytest.fixture
+def scripts(tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "__init__.py").write_text('"""A library."""\n')
+    (tmp_path / "lib" / "used.py").write_text("from . import deep\n\ndef f():\n    return deep.X\n")
+    (tmp_path / "lib" / "deep.py").write_text("X = 1\n")
+    (tmp_path / "lib" / "unused.py").write_text("Y = 1\n")
+    (tmp_path / "rule.py").write_text('"""Rule."""\nimport os\nfrom lib.used import f\n\nf()\n')
+    return tmp_path
+
+
+def digest(scripts):
+    _module.cache_clear()
+    return code_digest("rule", scripts)
+
+
+def test_comments_docstrings_and_unreached_modules_do_not_count(scripts):
+    before = digest(scripts)
+    (scripts / "rule.py").write_text('"""Other words."""\nimport os  # why\nfrom lib.used import f\n\n\nf()\n')
+    (scripts / "lib" / "unused.py").write_text("Y = 2\n")
+    assert digest(scripts) == before
+
+
+@pytest.mark.parametrize("name", ["rule.py", "lib/used.py", "lib/deep.py", "lib/__init__.py"])
+def test_a_change_of_what_is_reached_counts(scripts, name):
+    before = digest(scripts)
+    with open(scripts / name, "a") as file:
+        file.write("\nZ = 3\n")
+    assert digest(scripts) != before
+
+
+def test_every_rule_has_a_digest_and_training_does_not_reach_the_report():
+    assert code_digest("train") != code_digest("evaluate")
+    from beamseg.code import SCRIPTS
+
+    reached = [SCRIPTS / "train.py"]
+    for path in reached:
+        reached += [p for p in _module(path, SCRIPTS)[1] if p not in reached]
+    names = {path.stem for path in reached}
+    assert "crops" in names
+    assert not names & {"report", "evaluate", "figures", "export"}

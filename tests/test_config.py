@@ -1,0 +1,153 @@
+"""Layers, their order, and errors that name the key and the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from beamseg.cli import show_config
+from beamseg.config import defaults, flatten, load_runs, load_schema, merge
+from beamseg.errors import InputError
+
+BASEDIR = Path(__file__).resolve().parents[1]
+SCHEMA = load_schema(BASEDIR / "workflow" / "schemas")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "config" / "samples").mkdir(parents=True)
+    write(tmp_path, "seed: 3\ntrain: {lr: 0.01, batch: 8}\n")
+    table(tmp_path, "a\ta.h5\n")
+    return tmp_path
+
+
+def write(folder, text):
+    (folder / "config" / "config.yaml").write_text(text)
+
+
+def table(folder, rows, header="sample\tpath"):
+    (folder / "config" / "samples.tsv").write_text(f"{header}\n{rows}")
+
+
+def load(folder, overrides=None):
+    return load_runs(folder, BASEDIR, overrides)[0]
+
+
+def test_each_layer_wins_over_the_one_below(folder):
+    assert load(folder)["a"].get("train.lr") == 0.01
+    (folder / "config" / "samples" / "a.yaml").write_text("train: {lr: 0.02}\n")
+    run = load(folder)["a"]
+    assert (run.get("train.lr"), run.get("train.batch")) == (0.02, 8)
+    table(folder, "a\ta.h5\t0.03\n", "sample\tpath\ttrain.lr")
+    assert load(folder)["a"].get("train.lr") == 0.03
+    run = load(folder, {"train": {"lr": 0.04}})["a"]
+    assert run.get("train.lr") == 0.04
+    assert run.origins["train.lr"] == "--config"
+    assert run.origins["train.batch"].endswith("config.yaml")
+    assert run.origins["train.epochs"] in ("default", "preset srct")
+
+
+def test_a_preset_lies_under_config_yaml(folder):
+    (folder / "config" / "presets").mkdir()
+    (folder / "config" / "presets" / "mine.yaml").write_text("train: {lr: 0.5, crop: 64}\n")
+    run = load(folder, {"preset": "mine"})["a"]
+    assert (run.get("train.lr"), run.get("train.crop")) == (0.01, 64)
+    assert run.origins["train.crop"] == "preset mine"
+
+
+def test_lists_replace_and_dicts_merge():
+    assert merge({"a": {"x": 1, "y": [1, 2]}}, {"a": {"y": [3]}}) == {"a": {"x": 1, "y": [3]}}
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "remedy"),
+    [
+        ("train: {learning_rate: 1}\n", "unknown key 'train.learning_rate'", "known here"),
+        ("trian: {lr: 1}\n", "unknown key 'trian'", "did you mean 'train'?"),
+        ("train: {bacth: 1}\n", "unknown key 'train.bacth'", "did you mean 'batch'?"),
+        ("seed: -1\n", "-1", "change the value"),
+        ("device: gpu\n", "'gpu'", "change the value"),
+        ("preset: srtc\n", "'srtc'", "did you mean 'srct'?"),
+        ("refine: [scm]\n", "[scm]", "add mpp"),
+        ("labels: {source: slices}\n", "an empty cell", "set labels.source: clusters"),
+        ("classes: {a: {clusters: [0, 1]}, b: {clusters: [1]}}\n", "cluster 1", "take it out"),
+        ("a: [1\n", "while parsing", "mend the syntax"),
+        ("- 1\n", "a list", "key: value"),
+    ],
+)
+def test_errors_name_what_was_found_and_the_remedy(folder, text, found, remedy):
+    write(folder, text)
+    with pytest.raises(InputError) as caught:
+        load(folder)
+    assert found in caught.value.found
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "found"),
+    [
+        ("a\ta.h5\na\tb.h5\n", "sample\tpath", "sample 'a'"),
+        ("groups\ta.h5\n", "sample\tpath", "sample 'groups'"),
+        ("a\ta.h5\tx\n", "sample\tpath", "more cells than columns"),
+        ("a\n", "sample", "columns ['sample']"),
+        ("", "sample\tpath", "no samples"),
+        ("a\ta.h5\t1\n", "sample\tpath\ttrain.bacth", "unknown key 'train.bacth'"),
+    ],
+)
+def test_errors_of_the_table(folder, rows, header, found):
+    table(folder, rows, header)
+    with pytest.raises(InputError) as caught:
+        load(folder)
+    assert found in caught.value.found
+
+
+def test_paths_of_the_table_are_relative_to_it_and_information_columns_are_ignored(folder):
+    table(folder, "a\t../raw/a.h5\t64×64\n", "sample\tpath\t#shape")
+    run = load(folder)["a"]
+    assert run.file("path") == folder / "config" / "../raw/a.h5"
+    assert run.file("truth") is None
+
+
+def test_slices_far_apart_turn_off_what_looks_along_z(folder):
+    write(folder, "z_continuous: false\n")
+    run = load(folder)["a"]
+    assert run.get("refine") == []
+    assert run.get("model.n_slices") == 1
+    assert run.origins["refine"] == "z_continuous: false"
+
+
+def test_without_a_config_the_shipped_one_serves(tmp_path):
+    run = load(tmp_path)["demo"]
+    assert run.get("path") == "phantom"
+
+
+def test_show_config_prints_value_and_layer(folder):
+    lines = show_config("a", folder).splitlines()
+    line = next(line for line in lines if line.startswith("train.lr "))
+    assert line.split()[1] == "0.01"
+    assert line.endswith("config.yaml")
+
+
+def test_every_key_has_a_default_a_type_and_a_description_and_defaults_are_valid():
+    import jsonschema
+
+    def entries(schema, path=""):
+        for key, entry in schema.get("properties", {}).items():
+            yield f"{path}{key}", entry
+            yield from entries(entry, f"{path}{key}.")
+
+    for key, entry in entries(SCHEMA):
+        assert entry.get("description"), key
+        assert "type" in entry or "enum" in entry, key
+        assert "properties" in entry or "default" in entry, key
+    empty = {"sample": "a", "path": "a"}
+    jsonschema.Draft202012Validator(SCHEMA).validate({**defaults(SCHEMA), **empty})
+
+
+def test_shipped_config_holds_a_dozen_keys_at_most_and_presets_are_valid():
+    shipped = yaml.safe_load((BASEDIR / "config" / "config.yaml").read_text())
+    assert len(list(flatten(shipped))) <= 12
+    for path in (BASEDIR / "config" / "presets").glob("*.yaml"):
+        load_runs(BASEDIR, BASEDIR, {"preset": path.stem})

@@ -1,0 +1,44 @@
+"""Digests depend on content alone; files appear whole or not at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from beamseg.provenance import atomic_path, digest, identity, read_json, write_json
+
+
+def test_digest_ignores_order_of_keys_and_numpy_types():
+    assert digest({"a": 1, "b": [2.5, "x"]}) == digest({"b": [*np.array([2.5]).tolist(), "x"], "a": np.int64(1)})
+    assert digest({"a": 1}) != digest({"a": 2})
+
+
+def test_identity_follows_settings_and_file_content_not_names_or_times(tmp_path):
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    write_json(one, {"x": 1})
+    write_json(two, {"x": 1})
+    first = identity("segment", {"tile": 128}, {"scan": one})
+    assert identity("segment", {"tile": 128}, {"scan": two}) == first
+    assert identity("segment", {"tile": 64}, {"scan": one}) != first
+    write_json(two, {"x": 2})
+    assert identity("segment", {"tile": 128}, {"scan": two}) != first
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"x": 1})
+
+    def interrupted():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert read_json(path) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_nan_is_refused_in_results(tmp_path):
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "metrics.json", {"iou": float("nan")})

@@ -1,0 +1,141 @@
+"""Slabs: borders, parts, resume, digests, and readers that refuse what is missing."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beamseg.errors import InputError
+from beamseg.slabs import SlabVolume, run_slabs, slab_borders
+
+
+@given(st.integers(1, 500), st.integers(1, 300))
+def test_borders_cover_every_slice_once_and_start_at_multiples_of_8(n_slices, depth):
+    borders = slab_borders(n_slices, depth)
+    assert [z for z0, z1 in borders for z in range(z0, z1)] == list(range(n_slices))
+    assert all(z0 % 8 == 0 for z0, _ in borders)
+    assert all(z1 - z0 >= 8 for z0, z1 in borders) or n_slices < 8
+
+
+def test_volume_under_16_slices_is_one_slab():
+    assert slab_borders(15, 8) == [(0, 15)]
+    assert slab_borders(16, 8) == [(0, 8), (8, 16)]
+
+
+def make(folder, array, depth, part="1-of-1", identity="a", calls=None):
+    def fill(z0, z1, writer):
+        if calls is not None:
+            calls.append(z0)
+        for z in range(z0, z1, 3):
+            writer.put("labels", z, array[z : min(z + 3, z1)])
+        writer.notes["sum"] = int(array[z0:z1].sum())
+
+    return run_slabs(
+        folder / f"{part}.json",
+        stage="test",
+        identity=identity,
+        shape=array.shape,
+        depth=depth,
+        dtypes={"labels": np.uint8},
+        fill=fill,
+        part=part,
+    )
+
+
+@pytest.fixture
+def array():
+    return np.random.default_rng(0).integers(0, 5, (37, 20, 30), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("depth", [8, 16, 24, 40])
+@pytest.mark.parametrize("parts", [1, 2, 3, 4])
+def test_any_depth_and_number_of_parts_gives_the_whole(tmp_path, array, depth, parts):
+    names = [f"{k + 1}-of-{parts}" for k in range(parts)]
+    for name in names:
+        make(tmp_path, array, depth, name)
+    volume = SlabVolume([tmp_path / f"{name}.json" for name in names], "labels")
+    np.testing.assert_array_equal(volume.read(0, 37), array)
+    np.testing.assert_array_equal(volume.read(5, 29, slice(3, 9), slice(7, 8)), array[5:29, 3:9, 7:8])
+
+
+def test_finished_slabs_of_the_same_identity_are_kept(tmp_path, array):
+    calls = []
+    first = make(tmp_path, array, 8, calls=calls)
+    assert calls == [0, 8, 16, 24]
+    (tmp_path / "1-of-1.json").unlink()
+    (tmp_path / "slab_000016.h5").unlink()
+    again = make(tmp_path, array, 8, calls=calls)
+    assert calls[4:] == [16]
+    assert again == first
+
+
+def test_another_identity_or_depth_computes_anew(tmp_path, array):
+    calls = []
+    make(tmp_path, array, 8, calls=calls)
+    make(tmp_path, array, 8, identity="b", calls=calls)
+    assert len(calls) == 8
+    make(tmp_path, array, 16, identity="b", calls=calls)
+    assert calls[8:] == [0, 16]
+
+
+def test_a_slab_that_fails_leaves_no_file(tmp_path, array):
+    def fill(z0, z1, writer):
+        writer.put("labels", z0, array[z0 : z0 + 1])
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        run_slabs(
+            tmp_path / "1-of-1.json",
+            stage="test",
+            identity="a",
+            shape=array.shape,
+            depth=8,
+            dtypes={"labels": np.uint8},
+            fill=fill,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_slices_out_of_order_or_missing_are_refused(tmp_path, array):
+    def run(fill):
+        run_slabs(
+            tmp_path / "1-of-1.json",
+            stage="test",
+            identity="a",
+            shape=array.shape,
+            depth=64,
+            dtypes={"labels": np.uint8},
+            fill=fill,
+        )
+
+    with pytest.raises(ValueError, match="slice 1 came, slice 0 was due"):
+        run(lambda z0, z1, writer: writer.put("labels", 1, array[1:2]))
+    with pytest.raises(ValueError, match="ends at slice 2, not at 37"):
+        run(lambda z0, z1, writer: writer.put("labels", 0, array[:2]))
+
+
+def test_missing_slab_is_an_error_that_names_it(tmp_path, array):
+    make(tmp_path, array, 8)
+    (tmp_path / "slab_000008.h5").unlink()
+    with pytest.raises(InputError, match=r"slab_000008.h5") as caught:
+        SlabVolume([tmp_path / "1-of-1.json"], "labels")
+    assert "rerun the stage" in caught.value.remedy
+
+
+def test_missing_part_is_an_error(tmp_path, array):
+    make(tmp_path, array, 8, "1-of-2")
+    make(tmp_path, array, 8, "2-of-2")
+    with pytest.raises(InputError, match="slabs up to slice 8"):
+        SlabVolume([tmp_path / "1-of-2.json"], "labels")
+
+
+def test_half_written_file_under_the_final_name_is_computed_again(tmp_path, array):
+    make(tmp_path, array, 64)
+    path = tmp_path / "slab_000000.h5"
+    path.write_bytes(path.read_bytes()[:100])
+    make(tmp_path, array, 64)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["labels"][:], array)

@@ -1,0 +1,163 @@
+"""The whole workflow on a tiny phantom: what runs, what runs again, and what does not."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import shutil
+import time
+
+import h5py
+import pytest
+
+from beamseg.provenance import read_json
+from workflow import TINY, Workflow, jobs_of
+
+EVALUATION = {"evaluate", "report", "export", "bundle"}
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory):
+    """A finished run; tests that change it take a copy."""
+    workflow = Workflow(tmp_path_factory.mktemp("done"))
+    workflow.output = workflow.run()
+    return workflow
+
+
+@pytest.fixture
+def finished(done, tmp_path):
+    shutil.copytree(done.folder, tmp_path / "copy", symlinks=True)
+    return Workflow(tmp_path / "copy")
+
+
+def edited(**sections):
+    config = copy.deepcopy(TINY)
+    for name, entry in sections.items():
+        config[name] = {**config.get(name, {}), **entry} if isinstance(entry, dict) else entry
+    return config
+
+
+def test_one_command_leaves_metrics_report_labels_and_bundle(done):
+    results = done.folder / "results"
+    metrics = read_json(results / "a" / "metrics.json")
+    assert list(metrics["stages"]) == ["pseudo_labels", "stage2", "stage3", "mpp", "scm"]
+    for entry in metrics["stages"].values():
+        assert {"accuracy", "mean_iou", "mean_dice", "classes"} <= set(entry)
+    assert metrics["product"]["stage"] in metrics["stages"]
+    assert metrics["product"]["reason"]
+    labels = read_json(results / "a" / "labels.json")
+    assert labels["files"] == 32 or len(labels["files"]) == 32
+    assert len(list((results / "a" / "labels").glob("*.tif"))) == 32
+    assert read_json(results / "groups" / "a" / "bundle" / "bundle.json")["settings"]["train"]["train"]["steps"] == 12
+    page = (results / "a" / "report.html").read_text()
+    assert not re.findall(r"(?:src|href)=\"https?://", page)
+    assert "scm" in done.output.lower()
+    assert (results / "summary.csv").read_text().splitlines()[1].startswith("a,")
+
+
+def test_results_hold_no_path_host_or_time(done):
+    for path in (done.folder / "results").rglob("*.json"):
+        if path.name in ("source.json", ".ingest.json"):
+            continue
+        text = path.read_text()
+        assert str(done.folder) not in text, path
+        assert os.uname().nodename not in re.findall(r"[\w.-]+", text), path
+
+
+def test_the_cache_is_released_and_nothing_runs_again(finished):
+    assert list((finished.folder / "results" / "a" / "normalize").glob("*.h5")) == []
+    assert finished.rules() == []
+
+
+def test_a_touched_scan_runs_ingest_alone(finished):
+    time.sleep(1.1)
+    os.utime(finished.folder / "results" / "a" / "phantom.h5")
+    assert finished.rules() == ["ingest"]
+    assert finished.rules() == []
+
+
+def test_a_changed_scan_runs_everything_below(finished):
+    time.sleep(1.1)
+    with h5py.File(finished.folder / "results" / "a" / "phantom.h5", "r+") as file:
+        file["exchange/data"][3, 40:50, 40:50] *= 1.5
+    rules = finished.rules("-n")
+    assert "ingest" in rules
+    rules = finished.rules()
+    assert rules[:2] == ["ingest", "histogram"]
+    assert {"train", "segment", "report"} <= set(rules)
+
+
+def test_an_edited_refinement_key_retrains_nothing(finished):
+    finished.write(edited(refine_mpp={"support": 1}))
+    rules = jobs_of(finished.run("-n"))
+    assert not {"train", "self_correct", "segment", "normalize"} & set(rules)
+    assert "refine_mpp" in rules
+
+
+def test_edited_classes_run_evaluation_report_and_export_alone(finished):
+    finished.write(edited(classes={"solid": {"clusters": [1, 2], "colour": "#009E73"}}))
+    assert set(finished.rules()) == EVALUATION
+    table = read_json(finished.folder / "results" / "a" / "labels.json")["classes"]
+    assert [row["name"] for row in table] == ["cluster 0", "solid", "cluster 3"]
+
+
+def test_layout_of_jobs_changes_no_label(done, tmp_path):
+    """Three parts, slabs of eight slices, no cache: the arrays are those of one part and deeper slabs."""
+    config = edited(parts=3, ingest={"slab_depth": 8}, normalize={"materialize": "never"})
+    other = Workflow(tmp_path, config)
+    other.run()
+    exported = [w.digests()["export"] for w in (done, other)]
+    assert exported[0] == exported[1]
+    manifests = sorted(p.name for p in (tmp_path / "results" / "a" / "refine_mpp").glob("*.json"))
+    assert manifests == ["1-of-3.json", "2-of-3.json", "3-of-3.json"]
+
+
+def test_truth_removed_and_a_copied_scan_give_the_same_labels(done, tmp_path):
+    scan = tmp_path / "raw.h5"
+    shutil.copyfile(done.folder / "results" / "a" / "phantom.h5", scan)
+    workflow = Workflow(tmp_path, table=f"sample\tpath\na\t{scan}\n")
+    workflow.run()
+    assert workflow.digests() == done.digests()
+    assert not read_json(tmp_path / "results" / "a" / "metrics.json")["has_truth"]
+
+
+def test_runs_that_differ_in_stage_3_share_one_training(tmp_path):
+    table = "sample\tpath\tself_correct.ema\na\tphantom\t0.99\nb\tphantom\t0.9\n"
+    rules = jobs_of(Workflow(tmp_path, table=table).run("-n"))
+    assert rules.count("train") == 1
+    assert rules.count("simulate") == 1
+    assert rules.count("self_correct") == 2
+    assert rules.count("segment") == 3
+
+
+def test_two_groups_of_three_train_twice(tmp_path):
+    rows = "".join(f"s{i}\tphantom\t{'gh'[i // 3]}\t{i}\n" for i in range(6))
+    rules = jobs_of(Workflow(tmp_path, table=f"sample\tpath\tgroup\tphantom.seed\n{rows}").run("-n"))
+    assert [rules.count(name) for name in ("plan", "pseudo_label", "train", "self_correct")] == [2, 2, 2, 2]
+    assert rules.count("segment") == 12
+
+
+def test_one_failure_stops_nobody_else(finished):
+    (finished.folder / "broken.h5").write_bytes(b"no HDF5 at all")
+    table = "sample\tpath\na\tphantom\nbroken\t../broken.h5\nmissing\t../nowhere.h5\n"
+    (finished.folder / "config" / "samples.tsv").write_text(table)
+    shutil.rmtree(finished.folder / "results" / "a" / "labels")
+    (finished.folder / "results" / "a" / "labels.json").unlink()
+    text = finished.run(fails=True)
+    assert (finished.folder / "results" / "a" / "labels.json").exists()
+    rows = (finished.folder / "results" / "summary.csv").read_text().splitlines()
+    states = {row.split(",")[0]: row.split(",")[1:3] for row in rows[1:]}
+    assert states["a"][1] == "done"
+    assert states["broken"] == ["ingest", "failed"]
+    assert states["missing"] == ["ingest", "failed"]
+    assert "1 of 3 samples done" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [({"train": {"bacth": 2}}, "did you mean 'batch'?"), ({"device": "tpu"}, "'tpu' is not one of")],
+)
+def test_a_wrong_configuration_stops_before_anything_runs(tmp_path, config, words):
+    workflow = Workflow(tmp_path, edited(**config))
+    assert words in workflow.run("-n", fails=True)

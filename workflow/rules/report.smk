@@ -1,0 +1,90 @@
+"""report: pictures, and the first page of a run."""
+
+
+rule report:
+    """Figures of one run and the page that holds them; it opens without a network."""
+    input:
+        unpack(chosen_labels),
+        scan=needs("ingest"),
+        histogram=needs("histogram"),
+        plan=needs("plan"),
+        grey=needs("normalize"),
+        table=beside("pseudo_label", "table.npy"),
+        classes=needs("pseudo_label"),
+        train=beside("train", "train.csv"),
+        self_correct=lambda wildcards: (
+            []
+            if setting("stage3")(wildcards) == "none"
+            else beside("self_correct", "self_correct.csv")(wildcards)
+        ),
+        mpp=label_manifests("mpp"),
+        scm=label_manifests("scm"),
+        verdict=verdict_of,
+        metrics="results/{sample}/metrics.json",
+        truth="results/{sample}/truth_slices.npz",
+    output:
+        html=report(
+            "results/{sample}/report.html",
+            caption="../report/report.rst",
+            category="{sample}",
+        ),
+        stages=report(
+            "results/{sample}/figures/stages.png",
+            caption="../report/stages.rst",
+            category="{sample}",
+        ),
+        overlays=report(
+            "results/{sample}/figures/overlays.png",
+            caption="../report/overlays.rst",
+            category="{sample}",
+        ),
+        disputes=report(
+            "results/{sample}/figures/disputes.png",
+            caption="../report/disputes.rst",
+            category="{sample}",
+        ),
+        views=report(
+            "results/{sample}/figures/views.png",
+            caption="../report/views.rst",
+            category="{sample}",
+        ),
+        trust=report(
+            "results/{sample}/figures/trust.png",
+            caption="../report/trust.rst",
+            category="{sample}",
+        ),
+        histogram=report(
+            "results/{sample}/figures/histogram.png",
+            caption="../report/histogram.rst",
+            category="{sample}",
+        ),
+        curves=report(
+            "results/{sample}/figures/curves.png",
+            caption="../report/curves.rst",
+            category="{sample}",
+        ),
+        matching=report(
+            "results/{sample}/figures/matching.png",
+            caption="../report/matching.rst",
+            category="{sample}",
+        ),
+        profile=report(
+            "results/{sample}/figures/profile.png",
+            caption="../report/profile.rst",
+            category="{sample}",
+        ),
+    log:
+        "logs/{sample}/report.log",
+    benchmark:
+        "benchmarks/results/{sample}/report.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    resources:
+        mem_mb=mem_mb,
+        runtime=60,
+    params:
+        settings=setting("report"),
+        mem_budget_mb=setting("mem_budget_mb"),
+        code=code("report"),
+    script:
+        "../../scripts/report.py"
