@@ -19,6 +19,7 @@ if __name__ == "__main__":
             settings=settings["evaluate"],
             out_json=snakemake.output.metrics,
             out_csv=snakemake.output.table,
+            out_truth=snakemake.output.truth,
             classes=settings["classes"],
             truth=user_truth(settings["evaluate"], params.truth, shape),
             training_labels=user_labels(settings["labels"], params.labels, shape),

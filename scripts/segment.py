@@ -16,9 +16,10 @@ if __name__ == "__main__":
             snakemake.output[0],
             open_normalized(files.scan, files.plan, many(files.grey)),
             files.weights,
-            settings,
+            settings=settings,
             slab_depth=read_json(files.scan)["slab_depth"],
             part=snakemake.wildcards.part,
             identity=identity("segment", [settings, snakemake.params.code], inputs),
+            stage=snakemake.wildcards.model,
             device=snakemake.params.device,
         )

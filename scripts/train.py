@@ -18,7 +18,7 @@ if __name__ == "__main__":
         train(
             volumes,
             [
-                open_training_labels(settings["labels"], volume, table, path or None, settings["labels"]["dataset"])
+                open_training_labels(settings["label_source"], settings["labels"], volume, table, path or None)
                 for volume, path in zip(volumes, params.labels, strict=True)
             ],
             snakemake.output.weights,

@@ -104,7 +104,7 @@ def test_edited_classes_run_evaluation_report_and_export_alone(finished):
 
 def test_layout_of_jobs_changes_no_label(done, tmp_path):
     """Three parts, slabs of eight slices, no cache: the arrays are those of one part and deeper slabs."""
-    config = edited(parts=3, ingest={"slab_depth": 8}, normalize={"materialize": "never"})
+    config = edited(parts=3, slab_depth=8, normalize={"materialize": "never"})
     other = Workflow(tmp_path, config)
     other.run()
     exported = [w.digests()["export"] for w in (done, other)]

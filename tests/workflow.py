@@ -17,7 +17,7 @@ TINY: dict[str, Any] = {
     "samples": "config/samples.tsv",
     "preset": "srct",
     "phantom": {"size": [32, 96, 96], "angles": 120, "workers": 1},
-    "ingest": {"slab_depth": 16},
+    "slab_depth": 16,
     "train": {"steps": 12, "batch": 2, "crop": 32},
     "self_correct": {"steps": 8},
     "refine_scm": {"steps": 8},

@@ -249,9 +249,9 @@ def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> N
         raise InputError(
             f"{where}: bundle", settings["bundle"], "an empty cell", "a bundle cannot be applied yet; train"
         )
-    if settings["labels"]["source"] == "slices" and not settings["labels"]["path"]:
+    if settings["label_source"] == "slices" and not settings["labels"]["path"]:
         raise InputError(
-            f"{where}: labels", "an empty cell", "a file of labelled slices", "or set labels.source: clusters"
+            f"{where}: labels", "an empty cell", "a file of labelled slices", "or set label_source: clusters"
         )
     class_table(settings["pseudo_label"]["n_clusters"], settings["classes"], f"{where}: classes")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -48,12 +47,28 @@ class Counts:
         self.disputed[z] += same.size - np.count_nonzero(same)
 
 
+def check_shapes(shape: tuple[int, int, int], volumes: dict[str, Volume]) -> None:
+    """Raise InputError for a volume, named, that is not of the scan's shape (z, y, x)."""
+    for name, volume in volumes.items():
+        if tuple(volume.shape) != tuple(shape):
+            raise InputError(
+                name,
+                f"shape {tuple(volume.shape)} (z, y, x)",
+                f"{tuple(shape)}, the scan's",
+                "give a volume on the scan's own grid; slices without labels are filled with 255",
+            )
+
+
 def windows(shape: tuple[int, int, int], bytes_per_voxel: float, budget_mb: float) -> Iterator[tuple[int, int, slice]]:
-    """Windows (z0, z1, rows) that fit the budget: whole slices in eights if they fit, else bands of rows."""
-    room = max(1.0, budget_mb * 2**20 / bytes_per_voxel / shape[2])
-    rows = shape[1] if room >= shape[1] else max(1, int(room))
-    depth = 1 if rows < shape[1] else max(1, int(room / rows))
-    depth = depth // 8 * 8 if depth > 8 else depth
+    """Windows (z0, z1, rows) that fit the budget, along the chunks of slabs: eights of slices, whole or in bands."""
+    room = max(1, int(budget_mb * 2**20 / bytes_per_voxel / shape[2]))  # rows of voxels
+    depth, rows = 8, room // 8
+    if rows >= shape[1]:
+        depth, rows = room // shape[1] // 8 * 8, shape[1]
+    elif rows == 0:
+        depth, rows = 1, min(room, shape[1])
+    elif rows > 256:
+        rows = rows // 256 * 256
     for z in range(0, shape[0], depth):
         for y in range(0, shape[1], rows):
             yield z, min(z + depth, shape[0]), slice(y, min(y + rows, shape[1]))
@@ -65,13 +80,15 @@ def count(
     truth: Volume | None,
     training_labels: Volume | None,
     confidence: Volume | None,
-    truth_map: dict[Any, Any],
+    lookup: dict[int, int],
     mem_budget_mb: float = 512,
 ) -> Counts:
-    """The one pass: counts of every stage, its labels looked up in `to_class` (256,), against truth and each other."""
+    """The one pass: counts of every stage, its labels looked up in `to_class` (256,), against truth and each other.
+
+    `lookup` is the truth map, value -> value, 255 for what is left out.
+    """
     shape = next(iter(stages.values())).shape
     counts = Counts(list(stages), shape[0])
-    lookup = {int(value): UNLABELLED if target is None else int(target) for value, target in truth_map.items()}
     # Per voxel: a byte per stage and its class, truth (read and coded), labels, confidence, and room for the indices.
     per_voxel = 2 * len(stages) + 24
     with tqdm(total=int(np.prod(shape)), unit="voxel", unit_scale=True, desc="evaluate", mininterval=5) as progress:
@@ -126,3 +143,14 @@ def encode_truth(values: np.ndarray, lookup: dict[int, int]) -> np.ndarray:
             "give it a class by evaluate.truth_map, or null there to leave its voxels out",
         )
     return table.astype(np.uint8)[values]
+
+
+def spread_out(share: np.ndarray, gap: int, most: int = 8) -> list[int]:
+    """Slices by falling share of voxels in dispute, each at least `gap` slices from those before it."""
+    chosen: list[int] = []
+    for z in np.argsort(-share, kind="stable"):
+        if share[z] > 0 and all(abs(int(z) - other) >= gap for other in chosen):
+            chosen.append(int(z))
+        if len(chosen) == most:
+            break
+    return chosen

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import metrics
-from .counts import MAX_TRUTH, TRAINED_ON, Counts, count
+from .counts import MAX_TRUTH, TRAINED_ON, Counts, check_shapes, count, encode_truth, spread_out
 from .errors import InputError
 from .metrics import STAGES
 from .palette import class_table
@@ -40,6 +40,7 @@ def evaluate(
     confidence: Volume | None = None,
     verdict: dict[str, Any] | None = None,
     refinement: dict[str, dict[str, Any]] | None = None,
+    out_truth: str | Path | None = None,
     mem_budget_mb: float = 512,
 ) -> dict[str, Any]:
     """Measure all stages in one pass and name the product.
@@ -66,6 +67,9 @@ def evaluate(
         Of the watch over stage 3: `use` (stage2 or stage3) and `reason`.
     refinement : dict, optional
         Stage (mpp, scm) -> what it changed; a non-empty `erased` (cluster ids) keeps it from being the product.
+    out_truth : path, optional
+        The truth on the slices that the report may show (npz: z (n,), truth (n, y, x) uint8 after `truth_map`); empty
+        without truth. So that the truth is opened here alone.
     mem_budget_mb : float
         MiB that may be held of the volumes at once.
 
@@ -87,16 +91,9 @@ def evaluate(
         to_class[row["clusters"]] = row["id"]
     shape = next(iter(stages.values())).shape
     extra = {"truth": truth, "labels": training_labels, "confidence": confidence}
-    _check_shapes(shape, {**stages, **{name: volume for name, volume in extra.items() if volume is not None}})
-    counts = count(
-        stages,
-        to_class,
-        truth,
-        training_labels,
-        confidence,
-        settings.get("truth_map") or {},
-        mem_budget_mb=mem_budget_mb,
-    )
+    check_shapes(shape, {**stages, **{name: volume for name, volume in extra.items() if volume is not None}})
+    lookup = {int(v): UNLABELLED if t is None else int(t) for v, t in (settings.get("truth_map") or {}).items()}
+    counts = count(stages, to_class, truth, training_labels, confidence, lookup, mem_budget_mb=mem_budget_mb)
 
     product = choose_product(list(stages), verdict, refinement)
     result: dict[str, Any] = {
@@ -111,21 +108,27 @@ def evaluate(
     }
     _describe(result, counts, table, shape, confidence is not None)
     if truth is not None:
-        _compare(result, counts, table, settings, classes is not None)
-    write_json(out_json, result)
+        # A colour mask names its values by colour until the user names them.
+        colours = getattr(truth, "mapping", {}) if not lookup else {}
+        _compare(result, counts, table, settings, classes is not None, colours)
+        result["warnings"] = list(getattr(truth, "warnings", []))
+    if out_truth is not None:
+        _write_truth(result, truth, lookup, shape, out_truth)
     _write_csv(result, out_csv)
+    write_json(out_json, result)
     return result
 
 
-def _check_shapes(shape: tuple[int, int, int], volumes: dict[str, Volume]) -> None:
-    for name, volume in volumes.items():
-        if tuple(volume.shape) != tuple(shape):
-            raise InputError(
-                name,
-                f"shape {tuple(volume.shape)} (z, y, x)",
-                f"{tuple(shape)}, the scan's",
-                "give a volume on the scan's own grid; slices without labels are filled with 255",
-            )
+def _write_truth(
+    result: dict[str, Any], truth: Volume | None, lookup: dict[int, int], shape: tuple[int, int, int], path: str | Path
+) -> None:
+    slices = sorted({result["slices"]["shown"], *result["slices"]["disputed"]}) if truth is not None else []
+    kept = np.full((len(slices), *shape[1:]), UNLABELLED, np.uint8)
+    for image, z in zip(kept, slices, strict=True):
+        if truth is not None:
+            image[:] = encode_truth(truth.read(z, z + 1)[0], lookup)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, z=np.array(slices, dtype=np.int64), truth=kept)
 
 
 def choose_product(
@@ -151,7 +154,7 @@ def choose_product(
         after = "" if stage == "stage2" else ", and refinement works on it"
         reasons.insert(0, f"stage 2 takes the place of stage 3{after}: {because}")
     if not reasons:
-        reasons.append(f"{STAGES[stage]} is the last stage of the configured chain and nothing spoke against it")
+        reasons.append("the last stage of the configured chain, and nothing spoke against it")
     return {
         "stage": stage,
         "reason": "; ".join(reasons),
@@ -197,7 +200,7 @@ def _describe(
     middle = shape[0] // 2
     compared = np.flatnonzero(counts.compared)
     shown = int(compared[np.argmin(np.abs(compared - middle))]) if compared.size else middle
-    result["slices"] = {"middle": middle, "shown": shown, "disputed": _apart(share, max(1, shape[0] // 12))}
+    result["slices"] = {"middle": middle, "shown": shown, "disputed": spread_out(share, max(1, shape[0] // 12))}
 
 
 def _fold(pairs: np.ndarray, n: int) -> np.ndarray:
@@ -206,19 +209,13 @@ def _fold(pairs: np.ndarray, n: int) -> np.ndarray:
     return pairs[np.ix_(keep, keep)]
 
 
-def _apart(share: np.ndarray, gap: int, most: int = 8) -> list[int]:
-    """Slices by falling share of voxels in dispute, each at least `gap` slices from those before it."""
-    chosen: list[int] = []
-    for z in np.argsort(-share, kind="stable"):
-        if share[z] > 0 and all(abs(int(z) - other) >= gap for other in chosen):
-            chosen.append(int(z))
-        if len(chosen) == most:
-            break
-    return chosen
-
-
 def _compare(
-    result: dict[str, Any], counts: Counts, table: list[dict[str, Any]], settings: dict[str, Any], named: bool
+    result: dict[str, Any],
+    counts: Counts,
+    table: list[dict[str, Any]],
+    settings: dict[str, Any],
+    named: bool,
+    colours: dict[int, str],
 ) -> None:
     """Match classes to the truth on the first stage and measure all stages by that map, and each by its own best."""
     first = counts.names[0]
@@ -243,7 +240,7 @@ def _compare(
     truth = [
         {
             "value": value,
-            "name": names.get(value, "background" if value in background else f"class {value}"),
+            "name": names.get(value, _default_name(value, value in background, colours)),
             "background": value in background,
             "voxels": int(totals[value]),
         }
@@ -275,6 +272,11 @@ def _compare(
             "method": how,
             "map": {label: truth[columns[target]]["name"] for label, target in zip(labels, best, strict=True)},
         }
+
+
+def _default_name(value: int, background: bool, colours: dict[int, str]) -> str:
+    name = "background" if background else f"class {value}"
+    return f"{name} {colours[value]}" if value in colours else name
 
 
 def _scores(
@@ -330,7 +332,8 @@ def stage_table(result: dict[str, Any]) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [_line(header, widths), "  ".join("-" * width for width in widths)]
     lines += [_line(row, widths) for row in rows]
-    return "\n".join([*lines, f"* the product: {result['product']['reason']}"])
+    product = result["product"]
+    return "\n".join([*lines, f"* the product is {STAGES[product['stage']]}: {product['reason']}"])
 
 
 def _line(cells: list[str], widths: list[int]) -> str:

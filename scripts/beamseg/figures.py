@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
-from .palette import colour, rgb
+from .palette import COLOURS, colour, rgb
 from .provenance import atomic_path
 from .slabs import UNLABELLED
 
@@ -49,15 +49,24 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: str | Path, max_kb: float = 300, dpi: int = 120) -> None:
-    """Write a PNG of at most `max_kb` kB: 256 colours first, then coarser; bytes depend on the figure alone."""
+def save(
+    figure: Figure, path: str | Path, colours: Sequence[str] = COLOURS, max_kb: float = 300, dpi: int = 120
+) -> None:
+    """Write a PNG of at most `max_kb` kB: with 256 colours, then coarser; bytes depend on the figure alone.
+
+    `colours` ('#rrggbb') are among the 256, so that legends keep theirs.
+    """
+    fixed = [value for text in (*colours[:64], "#FFFFFF", INK, HIT, MISSED, FALSE) for value in rgb(text)]
     while True:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
         small = io.BytesIO()
         image = Image.open(buffer).convert("RGB")
         if buffer.tell() > max_kb * 1000:
-            image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            few = image.quantize(256 - len(fixed) // 3, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            palette = Image.new("P", (1, 1))
+            palette.putpalette([*fixed, *(few.getpalette() or [])][: 3 * 256])
+            image = image.quantize(palette=palette, dither=Image.Dither.NONE)
         image.save(small, format="PNG", optimize=True)
         if small.tell() <= max_kb * 1000 or dpi <= 50:
             break
@@ -148,10 +157,12 @@ def show(
         text.set_path_effects([patheffects.withStroke(linewidth=2, foreground="black")])
 
 
-def legend(target: Any, names: Sequence[str], colours: Sequence[str], **options: Any) -> None:
-    """Patches with names on a figure or axes."""
+def legend(figure: Figure, names: Sequence[str], colours: Sequence[str]) -> None:
+    """Patches with names below a figure, in as many columns as its width has room for."""
     handles = [Patch(facecolor=c, edgecolor=FAINT, linewidth=0.5, label=n) for n, c in zip(names, colours, strict=True)]
-    target.legend(handles=handles, **options)
+    columns = int(figure.get_figwidth() / (0.55 + 0.085 * max(map(len, names))))
+    rows = -(-len(names) // max(1, min(columns, 8)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(names) // rows))
 
 
 def bars(axes: Any, names: Sequence[str], values: Sequence[float | None], title: str, product: int) -> None:
@@ -179,7 +190,7 @@ def heat(
     width: float,
     xlabel: str = "",
 ) -> None:
-    """A heat map of shares 0 … 1 (NaN stays blank), with the numbers in it, in per cent; `width` of a column in inches."""
+    """A heat map of shares 0 … 1 (NaN stays blank), with numbers in per cent; columns are `width` inches wide."""
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for border in range(1, len(columns)):
         axes.axvline(border - 0.5, color="white", linewidth=1.5)

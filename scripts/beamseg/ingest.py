@@ -31,8 +31,8 @@ def ingest(
 ) -> dict[str, Any]:
     """Take in a scan: write `scan.json` (what it is) and `source.json` (where it lies now).
 
-    `scan.json` depends on the voxels' content alone. Where the input's time stamps or sizes differ from those of the
-    last time and a histogram was made since, the voxels are read again and compared with the histogram's digest; only
+    `scan.json` depends on the voxels' content alone. Where the input's place, time stamps or sizes differ from those
+    of the last time and a histogram was made since, the voxels are read again and compared with the histogram's digest; only
     if they differ does `scan.json` change, by its entry `content`. What the comparison needs lies in `.ingest.json`
     beside `scan.json`, since declared outputs are deleted before a job runs.
 
@@ -76,30 +76,29 @@ def ingest(
         "warnings": source.warnings,
     }
     sidecar = out_scan.with_name(".ingest.json")
-    files = file_stat(source.files)
-    first, content = _content(source, files, sidecar, histogram)
+    where = {"path": str(Path(path).absolute()), "dataset": dataset or None, "files": file_stat(source.files)}
+    first, content = _content(source, where, sidecar, histogram)
     if content is not None and content != first:
         scan["content"] = content
     write_json(out_scan, scan)
-    where = {"path": str(Path(path).absolute()), "dataset": dataset or None, "files": files}
     write_json(out_source, where)
-    write_json(sidecar, {"files": files, "first": first, "content": content})
+    write_json(sidecar, {"source": where, "first": first, "content": content})
     return scan
 
 
 def _content(
-    source: Source, files: list[list[Any]], sidecar: Path, histogram: str | Path | None
+    source: Source, where: dict[str, Any], sidecar: Path, histogram: str | Path | None
 ) -> tuple[str | None, str | None]:
     """(digest of the content first seen, of the content now), None while no pass has found one."""
     before: dict[str, Any] = (
-        read_json(sidecar) if sidecar.exists() else {"files": files, "first": None, "content": None}
+        read_json(sidecar) if sidecar.exists() else {"source": where, "first": None, "content": None}
     )
     first: str | None = before["first"]
     content: str | None = before["content"]
     if first is None and histogram is not None and Path(histogram).exists():
         with np.load(histogram) as found:
             first = content = str(found["content"])
-    if first is not None and files != before["files"]:
+    if first is not None and where != before["source"]:
         content = content_digest(source)
     return first, content
 

@@ -212,7 +212,7 @@ def _chosen(
 def _distinct(labels: Labels) -> list[int]:
     """The values of a label file, in increasing order."""
     found: set[int] = set()
-    for z0, z1 in planes(labels.source, 0, labels.shape[0], 64.0):
+    for z0, z1 in planes(labels.source, 0, labels.shape[0], 8.0):
         block = labels.read(z0, z1)
         if block.dtype == np.uint8:
             found.update(np.flatnonzero(np.bincount(block.ravel(), minlength=256)).tolist())

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from .errors import InputError
 
 UNLABELLED = 255
 
@@ -54,3 +58,17 @@ def label_smoothing(
 
 Loss = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "label_smoothing": label_smoothing}
+
+
+def loss_named(settings: dict[str, Any], section: str) -> Loss:
+    """The loss that a section of the configuration names (`loss`), with its options filled in.
+
+    Raises
+    ------
+    InputError
+        If there is no loss of that name.
+    """
+    name = settings["loss"]
+    if name not in LOSSES:
+        raise InputError(f"{section}.loss", repr(name), f"one of {', '.join(LOSSES)}", "choose one of them")
+    return partial(LOSSES[name], smoothing=settings["smoothing"]) if name == "label_smoothing" else LOSSES[name]

@@ -121,9 +121,7 @@ def verdicts(result: dict[str, Any], scan: dict[str, Any], plan: dict[str, Any])
     if verdict:
         kept = verdict.get("use") == "stage3"
         reason = str(verdict.get("reason") or "").rstrip(". ")
-        text = (
-            "stage 3 passed the watch against collapse" if kept else "stage 3 failed the watch, stage 2 takes its place"
-        )
+        text = "stage 3 passed the watch against collapse" if kept else "stage 2 takes the place of stage 3"
         found.append(("good" if kept else "bad", "watch", f"{text}{': ' + reason if reason else ''}."))
     kind = "warn" if product.get("fallback") else "note"
     found.append((kind, "product", f"{STAGES[product['stage']]}: {product['reason']}."))
@@ -162,6 +160,7 @@ def verdicts(result: dict[str, Any], scan: dict[str, Any], plan: dict[str, Any])
             ("note", STAGES.get(stage, stage), f"changed {percent(change.get('changed'))} of the labels it was given.")
         )
         found += [("warn", STAGES.get(stage, stage), f"{text}.") for text in change.get("warnings", [])]
+    found += [("warn", "truth", f"{text}.") for text in result.get("warnings", [])]
     found += [("warn", "scan", str(text)) for text in scan.get("warnings", [])]
     found += [("warn", "plan", str(text)) for text in plan.get("warnings", [])]
     order = {"bad": 0, "warn": 1, "good": 2, "note": 3}
@@ -239,10 +238,10 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
     if truth:
         n = sum(entry["voxels"] for entry in result["truth"])
         out = f"{left_out['trained_on']:,} voxels with training labels are left out" if left_out["trained_on"] else ""
-        background = " and ".join(entry["name"] for entry in result["truth"] if entry["background"]) or "nothing"
+        background = " and ".join(entry["name"] for entry in result["truth"] if entry["background"]) or "no class"
         texts["stages"] = (
             f"Measured on {n:,} voxels with truth{'; ' + out if out else ''}. Accuracy and the means leave out "
-            f"{background}, the background. Blue is the product."
+            f"what counts as background ({background}). Blue is the product."
         )
         texts["trust"] = (
             f"Slice {facts.get('trust')} of {product}, for up to four classes: green was found, orange is missed, pink "
@@ -253,8 +252,8 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
             "many to one": "each cluster to a class, several to one where that fits best",
         }.get(result["matching"]["method"], "by the names in the configuration")
         texts["matching"] = (
-            f"Left, clusters of the {STAGES[result['matching']['stage']]} against the truth. They were matched once, on "
-            f"these numbers, {how}; all stages use this map. Right: "
+            f"Left, clusters of the {STAGES[result['matching']['stage']]} against the truth. They were matched once, "
+            f"on these numbers, {how}; all stages use this map. Right: "
             f"{texts['matching'][0].lower()}{texts['matching'][1:]}"
         )
     return texts

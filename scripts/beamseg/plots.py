@@ -1,4 +1,4 @@
-"""The figures of the report, each from small arrays and what `evaluate` found; nothing here reads a volume."""
+"""The charts of the report, from curves, histograms and what `evaluate` found."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from . import figures
-from .figures import FALSE, HIT, INK, MISSED
+from .figures import INK
 from .metrics import STAGES, stage_names
-
-Pixel = tuple[float, float]
 
 
 def stages(result: dict[str, Any]) -> Figure:
@@ -49,9 +47,7 @@ def _stages_without_truth(result: dict[str, Any], names: list[str], entries: lis
     left.set(xlim=(0, 100), title="class fractions in the field of view, %")
     left.tick_params(length=0)
     left.spines[["left", "bottom"]].set_visible(False)
-    figures.legend(
-        figure, classes, [row["colour"] for row in table], loc="outside lower center", ncols=min(6, len(classes))
-    )
+    figures.legend(figure, classes, [row["colour"] for row in table])
     equal = np.full((len(names), len(names)), np.nan)
     keys = stage_names(result)
     for entry in result["agreement"]:
@@ -63,112 +59,6 @@ def _stages_without_truth(result: dict[str, Any], names: list[str], entries: lis
         )
     else:
         right.axis("off")
-    return figure
-
-
-def overlays(
-    grey: np.ndarray,
-    labels: dict[str, np.ndarray],
-    colours: list[str],
-    names: list[str],
-    *,
-    product: str,
-    pixel: Pixel,
-    unit: str,
-    opacity: float,
-) -> Figure:
-    """One slice: grey levels, then every stage (and `truth`) over them, with scale bar and legend.
-
-    `grey` (y, x) grey levels, 0 outside; `labels` title -> (y, x) uint8 ids of `colours` and `names`.
-    """
-    panels = len(labels) + 1
-    columns = min(4, panels)
-    rows = -(-panels // columns)
-    height = 2.75 * grey.shape[0] * pixel[0] / (grey.shape[1] * pixel[1])
-    figure = Figure(figsize=(2.75 * columns, rows * (min(height, 4.5) + 0.3) + 0.45))
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    picture = figures.grey_picture(grey, figures.grey_range(grey))
-    figures.show(axes[0], picture, "grey levels", pixel, unit)
-    for place, (title, label) in zip(axes[1:], labels.items(), strict=False):
-        figures.show(place, figures.overlay(picture, label, colours, opacity), title, pixel)
-        if title == product:
-            place.set_title(f"{title} (the product)", fontweight="bold")
-    for place in axes[panels:]:
-        place.axis("off")
-    figures.legend(figure, names, colours, loc="outside lower center", ncols=min(6, len(names)))
-    return figure
-
-
-def disputes(
-    crops: list[tuple[int, np.ndarray, dict[str, np.ndarray]]],
-    colours: list[str],
-    names: list[str],
-    *,
-    limits: tuple[float, float],
-    pixel: Pixel,
-    unit: str,
-    opacity: float,
-) -> Figure:
-    """A row per crop (slice, grey, title -> labels), where the stages disagree most."""
-    columns = 1 + max(len(labels) for _, _, labels in crops)
-    _, first, _ = crops[0]
-    height = 1.75 * first.shape[0] * pixel[0] / (first.shape[1] * pixel[1])
-    figure = Figure(figsize=(1.75 * columns, len(crops) * min(height, 4) + 0.6))
-    axes = figure.subplots(len(crops), columns, squeeze=False)
-    for index, (row, (z, grey, labels)) in enumerate(zip(axes, crops, strict=True)):
-        picture = figures.grey_picture(grey, limits)
-        top = index == 0
-        figures.show(row[0], picture, "grey levels" if top else "", pixel, unit)
-        row[0].set_ylabel(f"slice {z}")
-        for place, (title, label) in zip(row[1:], labels.items(), strict=True):
-            figures.show(place, figures.overlay(picture, label, colours, opacity), title if top else "", pixel)
-    figures.legend(figure, names, colours, loc="outside lower center", ncols=min(6, len(names)))
-    return figure
-
-
-def views(
-    planes: dict[str, tuple[np.ndarray, np.ndarray]],
-    colours: list[str],
-    names: list[str],
-    *,
-    size: tuple[float, float, float],
-    unit: str,
-    places: tuple[int, int, int],
-    limits: tuple[float, float],
-    opacity: float,
-) -> Figure:
-    """Three orthogonal planes through `places`, grey on the left, the product on the right.
-
-    `planes` holds xy, xz and yz as (grey, labels), rows by columns as named from the back: xz is (z, x), yz is (z, y).
-    `size` is the extent of the volume (z, y, x) in `unit`. A thin volume is stretched along z to be seen.
-    """
-    stretch = max(1.0, 0.16 * max(size[1], size[2]) / size[0])
-    depth = size[0] * stretch
-    total_w, total_h = size[2] + depth, size[1] + depth
-    width = 5.0
-    figure = Figure(figsize=(2 * width + 0.3, width * total_h / total_w + 0.9))
-    z, y, x = places
-    note = "" if stretch == 1 else f", z stretched {stretch:.2g} times"
-    halves: Any = figure.subfigures(1, 2)
-    for half, title in zip(halves, ("grey levels", "product"), strict=True):
-        grid = half.subplots(2, 2, width_ratios=(size[2], depth), height_ratios=(size[1], depth))
-        grid[1, 1].axis("off")
-        shown = {
-            "xy": (grid[0, 0], size[1], size[2]),
-            "xz": (grid[1, 0], depth, size[2]),
-            "yz": (grid[0, 1], size[1], depth),
-        }
-        for name, (axes, tall, wide) in shown.items():
-            grey, labels = planes[name]
-            if name == "yz":
-                grey, labels = grey.T, labels.T
-            picture = figures.grey_picture(grey, limits)
-            if title == "product":
-                picture = figures.overlay(picture, labels, colours, opacity)
-            pixel = (tall / picture.shape[0], wide / picture.shape[1])
-            figures.show(axes, picture, "", pixel, unit if name == "xy" else None)
-        half.suptitle(f"{title}: xy at z = {z}, xz at y = {y}, yz at x = {x}{note}", fontsize=9)
-    figures.legend(figure, names, colours, loc="outside lower center", ncols=min(6, len(names)))
     return figure
 
 
@@ -186,6 +76,10 @@ def histogram(
     low, high = limits
     margin = 0.06 * (high - low)
     step = max(1, int(np.count_nonzero((edges > low - margin) & (edges < high + margin)) / 400))
+    # Scans of few bits leave empty bins between their values: whole multiples of their spacing are shown.
+    gaps = np.diff(np.flatnonzero(counts))
+    spacing = max(1, min(int(np.median(gaps)) if gaps.size else 1, len(counts) // 64))
+    step = -(-step // spacing) * spacing
     whole = len(counts) // step * step
     density = counts[:whole].reshape(-1, step).sum(axis=1)
     borders = edges[: whole + 1 : step]
@@ -269,71 +163,6 @@ def matching(result: dict[str, Any]) -> Figure:
     return figure
 
 
-def errors(
-    grey: np.ndarray,
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    names: dict[int, str],
-    *,
-    z: int,
-    limits: tuple[float, float],
-    pixel: Pixel,
-    unit: str,
-) -> Figure:
-    """Found, missed and wrongly called voxels per class on slice `z`; 255 in `truth`, `predicted` (y, x) is neither."""
-    picture = (0.55 * figures.grey_picture(grey, limits)).astype(np.uint8)
-    chosen = list(names)[:4]
-    height = 3.2 * grey.shape[0] * pixel[0] / (grey.shape[1] * pixel[1])
-    figure = Figure(figsize=(3.2 * len(chosen), min(height, 5) + 0.6))
-    axes = figure.subplots(1, len(chosen), squeeze=False)[0]
-    measured = truth != 255
-    for place, value in zip(axes, chosen, strict=True):
-        is_truth, is_predicted = truth == value, (predicted == value) & measured
-        panel = picture.copy()
-        for mask, colour in (
-            (is_truth & is_predicted, HIT),
-            (is_truth & ~is_predicted, MISSED),
-            (~is_truth & is_predicted, FALSE),
-        ):
-            panel[mask] = 0.25 * panel[mask] + 0.75 * np.array(figures.rgb(colour))
-        figures.show(place, panel, f"{names[value]}, slice {z}", pixel, unit if place is axes[0] else None)
-    figures.legend(
-        figure,
-        ["found (true positive)", "missed (false negative)", "wrongly called (false positive)"],
-        [HIT, MISSED, FALSE],
-        loc="outside lower center",
-        ncols=3,
-    )
-    return figure
-
-
-def doubt(
-    grey: np.ndarray,
-    different: np.ndarray,
-    confidence: np.ndarray | None,
-    *,
-    z: int,
-    limits: tuple[float, float],
-    pixel: Pixel,
-    unit: str,
-) -> Figure:
-    """Without truth: where stages disagree on slice `z` (mask), and the network's confidence (0 … 1, NaN outside)."""
-    panels = 1 if confidence is None else 2
-    height = 4.2 * grey.shape[0] * pixel[0] / (grey.shape[1] * pixel[1])
-    figure = Figure(figsize=(4.4 * panels, min(height, 6) + 0.75))
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    picture = (0.7 * figures.grey_picture(grey, limits)).astype(np.uint8)
-    picture[different] = 0.25 * picture[different] + 0.75 * np.array(figures.rgb(MISSED))
-    figures.show(axes[0], picture, f"stages disagree, slice {z}", pixel, unit)
-    if confidence is not None:
-        extent = (0, grey.shape[1] * pixel[1], grey.shape[0] * pixel[0], 0)
-        image = axes[1].imshow(confidence, cmap="cividis", vmin=0, vmax=1, extent=extent, interpolation="nearest")
-        axes[1].set(xticks=[], yticks=[], title=f"confidence of the network, slice {z}")
-        axes[1].spines[:].set_visible(False)
-        figure.colorbar(image, ax=axes[1], shrink=0.8)
-    return figure
-
-
 def profile(result: dict[str, Any], slice_um: float | None) -> Figure:
     """Class fractions of the product along z, and the share of voxels on which not all stages agree."""
     table = result["classes"]
@@ -350,5 +179,5 @@ def profile(result: dict[str, Any], slice_um: float | None) -> Figure:
     figures.lines(right, z, {"disputed": disputed}, [INK], title="voxels on which stages disagree, %", xlabel=note)
     right.set_ylim(0, max(1.0, 1.1 * float(np.nanmax(disputed, initial=0))))
     names = [row["name"] for row in table]
-    figures.legend(figure, names, colours, loc="outside lower center", ncols=min(6, len(names)))
+    figures.legend(figure, names, colours)
     return figure

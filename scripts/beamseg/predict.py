@@ -31,7 +31,7 @@ def tile_starts(extent: int, tile: int, overlap: float) -> list[int]:
 
 
 def gaussian_weight(tile: int) -> np.ndarray:
-    """Weight of a tile's pixels, float32 (tile, tile): a Gaussian of σ = tile / 8, nowhere under a thousandth of its peak.
+    """Weight of a tile's pixels, float32 (tile, tile): a Gaussian of σ = tile / 8, but at least 0.001.
 
     A tile's border sees half of its surroundings, so its middle counts more (nnU-Net, Isensee et al. 2021).
     """

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import figures, plots
-from .counts import encode_truth
+from . import figures, pictures, plots
 from .metrics import STAGES
 from .page import write_page
+from .palette import COLOURS
 from .provenance import read_json
 from .slabs import UNLABELLED
 from .volumes import Volume
@@ -32,6 +32,13 @@ FIGURES = (
 )
 
 
+WATCHED = {
+    "kept": "confident pixels",
+    "agreement": "agreement with stage 2",
+    "consistency": "self-consistency",
+}
+
+
 def report(
     *,
     metrics: str | Path,
@@ -42,9 +49,8 @@ def report(
     curves: dict[str, str | Path],
     stages: dict[str, Volume],
     grey: Volume,
-    truth: Volume | None,
+    truth_slices: str | Path | None,
     confidence: Volume | None,
-    truth_map: dict[Any, Any],
     settings: dict[str, Any],
     out_figures: dict[str, str | Path],
     out_html: str | Path,
@@ -62,10 +68,10 @@ def report(
         The volumes that `evaluate` was given, under the same names.
     grey : Volume
         uint16 grey levels, 0 outside the field of view.
-    truth, confidence : Volume or None
+    truth_slices : path or None
+        The slices of the truth that `evaluate` left (npz: z, truth); the truth itself is opened there alone.
+    confidence : Volume or None
         As given to `evaluate`.
-    truth_map : dict
-        `evaluate.truth_map`.
     settings : dict
         The section `report`: slices, max_pixels, opacity.
     out_figures : dict
@@ -77,7 +83,7 @@ def report(
     """
     result, about = read_json(metrics), read_json(scan)
     group, clusters = read_json(plan), read_json(classes)
-    view = View(result, about, stages, grey, truth, truth_map, settings)
+    view = View(result, about, stages, grey, read_truth(truth_slices), settings)
     with np.load(histogram) as data:
         edges, counts = data["edges"], data["counts"]
     colours = [row["colour"] for row in result["classes"]]
@@ -100,8 +106,16 @@ def report(
     }
     for name in FIGURES:
         with figures.style():
-            figures.save(draw[name](), out_figures[name])
+            figures.save(draw[name](), out_figures[name], [*view.colours, *COLOURS])
     write_page(result, about, group, {name: out_figures[name] for name in FIGURES}, view.facts, out_html)
+
+
+def read_truth(path: str | Path | None) -> dict[int, np.ndarray]:
+    """Slices of the truth that `evaluate` left: z -> values (y, x), uint8."""
+    if path is None:
+        return {}
+    with np.load(path) as data:
+        return dict(zip(data["z"].tolist(), data["truth"], strict=True))
 
 
 def curve_panels(table: pd.DataFrame) -> list[tuple[str, dict[str, np.ndarray], np.ndarray]]:
@@ -125,7 +139,7 @@ def curve_panels(table: pd.DataFrame) -> list[tuple[str, dict[str, np.ndarray], 
         elif "loss" in name:
             losses[name.replace("_", " ")] = values
         elif np.nanmin(values) >= 0 and np.nanmax(values) <= 1:
-            shares[name.replace("_", " ")] = values
+            shares[WATCHED.get(name, name.replace("_", " "))] = values
     panels = [("loss", losses, steps)] if losses else []
     panels += [(title, values, steps) for title, values in per_class.items()]
     return panels + ([("watch", shares, steps)] if shares else [])
@@ -143,13 +157,11 @@ class View:
         about: dict[str, Any],
         stages: dict[str, Volume],
         grey: Volume,
-        truth: Volume | None,
-        truth_map: dict[Any, Any],
+        truth: dict[int, np.ndarray],
         settings: dict[str, Any],
     ) -> None:
         self.result, self.stages, self.grey, self.truth, self.settings = result, stages, grey, truth, settings
         self.product = result["product"]["stage"]
-        self.lookup = {int(v): UNLABELLED if t is None else int(t) for v, t in truth_map.items()}
         self.voxel: Sequence[float] = about.get("voxel_size_um") or (1.0, 1.0, 1.0)
         self.unit = "µm" if about.get("voxel_size_um") else "px"
         self.names, self.colours, self.truth_ids = truth_display(result)
@@ -161,11 +173,14 @@ class View:
     def labels(self, z: int) -> dict[str, np.ndarray]:
         """Title -> display ids (y, x) of every stage on slice z, and of the truth where it has labels there."""
         found = {STAGES[name]: self.to_class[volume.read(z, z + 1)[0]] for name, volume in self.stages.items()}
-        if self.truth is not None:
+        if self.result["has_truth"]:
             inside = next(iter(found.values())) != UNLABELLED
-            coded = self.truth_ids[encode_truth(self.truth.read(z, z + 1)[0], self.lookup)]
-            found["truth"] = np.where(inside, coded, np.uint8(UNLABELLED))
+            found["truth"] = np.where(inside, self.truth_ids[self._truth(z)], np.uint8(UNLABELLED))
         return found
+
+    def _truth(self, z: int) -> np.ndarray:
+        """Truth values (y, x) of slice z, 255 where there are none."""
+        return self.truth.get(z, np.full(self.grey.shape[1:], UNLABELLED, np.uint8))
 
     def _thin(self, image: np.ndarray) -> np.ndarray:
         return figures.thin(image, self.settings["max_pixels"])
@@ -180,7 +195,7 @@ class View:
         self.facts["overlays"] = z
         grey = self.grey.read(z, z + 1)[0]
         labels = {title: self._thin(label) for title, label in self.labels(z).items()}
-        return plots.overlays(
+        return pictures.overlays(
             self._thin(grey),
             labels,
             self.colours,
@@ -202,7 +217,7 @@ class View:
             crops.append((z, grey[window], {title: label[window] for title, label in labels.items()}))
         self.facts["disputes"] = sorted(places)
         limits = figures.grey_range(np.concatenate([grey.ravel() for _, grey, _ in crops]))
-        return plots.disputes(
+        return pictures.disputes(
             crops,
             self.colours,
             self.names,
@@ -217,6 +232,7 @@ class View:
         depth, height, width = self.grey.shape
         z, y, x = depth // 2, height // 2, width // 2
         step = max(1, int(mem_budget_mb * 2**20 / (4 * height * width)))
+        step = step // 8 * 8 if step > 8 else step
         pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"xz": [], "yz": []}
         for z0 in range(0, depth, step):
             z1 = min(z0 + step, depth)
@@ -229,7 +245,7 @@ class View:
         for name, parts in pieces.items():
             planes[name] = (np.concatenate([g for g, _ in parts]), np.concatenate([c for _, c in parts]))
         n = len(self.result["classes"])
-        return plots.views(
+        return pictures.views(
             {name: (self._thin(g), self._thin(c)) for name, (g, c) in planes.items()},
             self.colours[:n],
             self.names[:n],
@@ -247,14 +263,14 @@ class View:
         grey = self.grey.read(z, z + 1)[0]
         small, pixel = self._thin(grey), self._pixel(grey)
         look = {"z": z, "limits": figures.grey_range(grey), "pixel": pixel, "unit": self.unit}
-        if self.truth is None:
+        if not self.result["has_truth"]:
             apart = different([self.to_class[volume.read(z, z + 1)[0]] for volume in self.stages.values()])
             sure = None
             if confidence is not None:
                 inside = self.to_class[self.stages[self.product].read(z, z + 1)[0]] != UNLABELLED
                 sure = self._thin(np.where(inside, confidence.read(z, z + 1)[0] / 255, np.nan))
-            return plots.doubt(small, self._thin(apart), sure, **look)
-        truth = encode_truth(self.truth.read(z, z + 1)[0], self.lookup)
+            return pictures.doubt(small, self._thin(apart), sure, **look)
+        truth = self._truth(z).copy()
         to_truth = np.full(256, UNLABELLED, np.uint8)
         for row in self.result["classes"]:
             to_truth[row["clusters"]] = row["truth"]
@@ -263,7 +279,7 @@ class View:
         entries = sorted(self.result["truth"], key=lambda entry: -entry["voxels"])
         names = {e["value"]: e["name"] for e in entries if e["voxels"] and not e["background"]}
         names = names or {e["value"]: e["name"] for e in entries if e["voxels"]}
-        return plots.errors(small, self._thin(truth), self._thin(predicted), names, **look)
+        return pictures.errors(small, self._thin(truth), self._thin(predicted), names, **look)
 
 
 def truth_display(result: dict[str, Any]) -> tuple[list[str], list[str], np.ndarray]:

@@ -30,7 +30,7 @@ class Stage:
     needs: tuple[str, ...] = ()
 
 
-LAYOUT = ("parts",)
+LAYOUT = ("parts", "slab_depth")
 STAGES: dict[str, Stage] = {
     "simulate": Stage("scan", ("phantom",)),
     "ingest": Stage("scan", ("path", "dataset", "voxel_size_um", "z_continuous", "ingest"), ()),
@@ -38,7 +38,7 @@ STAGES: dict[str, Stage] = {
     "plan": Stage("group", ("plan",), ("histogram@reference",)),
     "normalize": Stage("scan", ("normalize", *LAYOUT), ("plan", "ingest")),
     "pseudo_label": Stage("group", ("pseudo_label", "seed"), ("plan",)),
-    "train": Stage("group", ("model", "train", "labels", "seed"), ("pseudo_label", "normalize@reference")),
+    "train": Stage("group", ("model", "train", "label_source", "labels", "seed"), ("pseudo_label", "normalize@reference")),
     "self_correct": Stage("group", ("self_correct", "seed"), ("train",)),
     "segment_stage2": Stage("scan", ("segment", *LAYOUT), ("train", "normalize")),
     "segment_stage3": Stage("scan", ("segment", *LAYOUT), ("self_correct", "normalize")),

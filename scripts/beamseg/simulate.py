@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter
 from skimage.transform import iradon, radon
 from tqdm import tqdm
 
@@ -54,22 +54,23 @@ class Sheets:
 
 @dataclass(frozen=True)
 class Sample:
-    """The specimen as formulas: planes, sheets, voids and a drift field, in voxels from the volume's centre."""
+    """The specimen as formulas, in voxels from the volume's centre."""
 
     faces: np.ndarray  # (n, 4): unit normal z, y, x and distance of each cleaved face
     reach: float  # nothing lies farther from the axis of rotation
     roughness: Waves
-    rough_voxels: float
     sheets: Sheets
     voids: np.ndarray  # (n, 6): centre and half-axes, z, y, x
     drift: Waves
 
 
-def _waves(rng: np.random.Generator, count: int, shortest: float, longest: float) -> Waves:
+def _waves(rng: np.random.Generator, count: int, shortest: float, longest: float, deviation: float) -> Waves:
     directions = rng.normal(size=(count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     lengths = rng.uniform(shortest, longest, size=(count, 1))
-    return Waves(2 * np.pi * directions / lengths, rng.uniform(0, 2 * np.pi, count), 0.0, np.sqrt(count / 2))
+    return Waves(
+        2 * np.pi * directions / lengths, rng.uniform(0, 2 * np.pi, count), 0.0, np.sqrt(count / 2) / deviation
+    )
 
 
 def _normals(azimuth: np.ndarray, tilt: np.ndarray) -> np.ndarray:
@@ -90,64 +91,40 @@ def make_sample(settings: dict[str, Any]) -> Sample:
         A cleaved crystal that lies inside the reconstruction circle.
     """
     depth, width = settings["size"][0], settings["size"][1]
-    rng = np.random.default_rng([settings["seed"], 0])
     radius = width / 2
+    rng = np.random.default_rng([settings["seed"], 0])
     n_faces = 7
     azimuth = (np.arange(n_faces) + rng.uniform(-0.25, 0.25, n_faces)) * 2 * np.pi / n_faces + rng.uniform(0, 2 * np.pi)
     distance = radius * rng.uniform(0.66, 0.80, n_faces)
     faces = np.concatenate([_normals(azimuth, rng.uniform(-0.2, 0.2, n_faces)), distance[:, None]], axis=1)
 
-    count = settings["n_sheets"] if settings["n_sheets"] is not None else max(3, round(width / 18))
+    count = max(3, round(width / 18)) if settings["n_sheets"] is None else settings["n_sheets"]
     family = rng.uniform(0, np.pi)
     # Most sheets follow one lattice plane; one in five lies across it.
     across = (np.arange(count) % 5 == 4) * rng.uniform(0.9, 1.4)
-    spread = 0.72 * radius * (2 * (np.arange(count) + 0.5) / max(count, 1) - 1)
-    spacing = 1.44 * radius / max(count, 1)
+    span = [radius, radius, depth, depth]
+    place = (np.arange(count) + rng.uniform(0.2, 0.8, count)) / max(count, 1)
     sheets = Sheets(
         normals=_normals(family + across + rng.normal(0, 0.06, count), rng.normal(0.15, 0.1, count)),
-        offsets=spread + rng.uniform(-0.3, 0.3, count) * spacing,
+        offsets=1.44 * radius * (place - 0.5),
         thicknesses=rng.uniform(3.0, 6.0, count),
         strengths=rng.uniform(0.9, 1.1, count),
-        bends=np.stack(
-            [
-                rng.uniform(0.02, 0.06, count) * radius,
-                rng.uniform(1.2, 3.0, count) * radius,
-                rng.uniform(0, 2 * np.pi, count),
-            ],
-            axis=1,
-        ),
-        extents=np.stack(
-            [
-                rng.uniform(-0.25, 0.25, count) * radius,
-                rng.uniform(0.45, 0.95, count) * radius,
-                rng.uniform(-0.3, 0.3, count) * depth,
-                rng.uniform(0.6, 1.2, count) * depth,
-            ],
-            axis=1,
-        ),
+        bends=rng.uniform([0.02, 1.2, 0], [0.06, 3.0, 2 * np.pi], (count, 3)) * [radius, radius, 1],
+        extents=rng.uniform([-0.25, 0.45, -0.3, 0.6], [0.25, 0.95, 0.3, 1.2], (count, 4)) * span,
     )
     n_voids = max(2, round(depth * width**2 / 200_000))
     angle, reach = rng.uniform(0, 2 * np.pi, n_voids), 0.6 * radius * np.sqrt(rng.uniform(0, 1, n_voids))
-    voids = np.stack(
-        [
-            rng.uniform(-0.5, 0.5, n_voids) * depth,
-            reach * np.sin(angle),
-            reach * np.cos(angle),
-            *(rng.uniform(0.02, 0.06, (3, n_voids)) * radius + 1.5),
-        ],
-        axis=1,
-    )
-    drift = _waves(rng, 8, 1.2 * width / 2, 3.0 * width / 2)
-    sample = Sample(
-        faces, 0.94 * radius, _waves(rng, 6, 0.15 * width, 0.5 * width), 0.012 * radius, sheets, voids, drift
-    )
+    centres = [rng.uniform(-0.5, 0.5, n_voids) * depth, reach * np.sin(angle), reach * np.cos(angle)]
+    voids = np.stack([*centres, *(rng.uniform(0.02, 0.06, (3, n_voids)) * radius + 1.5)], axis=1)
+    drift = _waves(rng, 8, 0.6 * width, 1.5 * width, 1.0)
+    roughness = _waves(rng, 6, 0.15 * width, 0.5 * width, 0.012 * radius)
+    sample = Sample(faces, 0.94 * radius, roughness, sheets, voids, drift)
     # Mean 0 and standard deviation 1 inside the crystal, so that the setting means the same for every seed.
-    grid = np.meshgrid(
-        np.linspace(-0.5, 0.5, 8) * depth, *(np.linspace(-radius, radius, 32),) * 2, indexing="ij", sparse=True
-    )
+    plane = np.linspace(-radius, radius, 32)
+    grid = np.meshgrid(np.linspace(-0.5, 0.5, 8) * depth, plane, plane, indexing="ij", sparse=True)
     values = drift(*grid)[_crystal_distance(sample, *grid) < 0]
-    level = Waves(drift.vectors, drift.phases, values.mean() * drift.std, values.std() * drift.std)
-    return replace(sample, drift=level)
+    centred = Waves(drift.vectors, drift.phases, values.mean() * drift.std, values.std() * drift.std)
+    return replace(sample, drift=centred)
 
 
 def _crystal_distance(sample: Sample, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -155,7 +132,7 @@ def _crystal_distance(sample: Sample, z: np.ndarray, y: np.ndarray, x: np.ndarra
     distance = np.full(np.broadcast(z, y, x).shape, -np.inf)
     for nz, ny, nx, offset in sample.faces:
         np.maximum(distance, nz * z + ny * y + nx * x - offset, out=distance)
-    distance += sample.rough_voxels * sample.roughness(z, y, x)
+    distance += sample.roughness(z, y, x)
     # Sharp corners are cut: whatever left the circle would be reconstructed as streaks.
     return np.maximum(distance, np.hypot(y, x) - sample.reach)
 
@@ -256,7 +233,7 @@ def measure_slice(attenuation: np.ndarray, settings: dict[str, Any], index: int)
     step_mm = settings["voxel_size_um"] * 1e-3
     path = radon(attenuation, angles, circle=True).astype(np.float64) * step_mm
     path -= settings["hardening"] * path**2
-    transmitted = gaussian_filter1d(np.exp(-path), settings["blur"], axis=0)
+    transmitted = gaussian_filter(np.exp(-path), (settings["blur"], 0))
     counts = rng.poisson(settings["dose"] * detector_gain(settings, index)[:, None] * transmitted)
     sinogram = -np.log(np.maximum(counts, 1) / settings["dose"])
     return iradon(sinogram / step_mm, angles, filter_name="shepp-logan", circle=True).astype(np.float32)
@@ -308,10 +285,6 @@ def _check(settings: dict[str, Any]) -> None:
         )
 
 
-def _create(file: h5py.File, name: str, shape: tuple[int, int, int], dtype: str) -> h5py.Dataset:
-    return file.create_dataset(name, shape, dtype, chunks=(1, *shape[1:]), track_times=False)
-
-
 def _describe(file: h5py.File, data: h5py.Dataset, settings: dict[str, Any]) -> None:
     """What a Data Exchange file says of itself: the components, the data's meaning, the pixel on the detector."""
     size_um = settings["voxel_size_um"]
@@ -321,11 +294,8 @@ def _describe(file: h5py.File, data: h5py.Dataset, settings: dict[str, Any]) -> 
     data.attrs["axes"] = "z:y:x"
     data.attrs["voxel_size_um"] = [size_um] * 3
     data.attrs["voxel_size_units"] = "um"
-    resolution = file.create_dataset("measurement/instrument/detection_system/objective/resolution", data=size_um)
-    resolution.attrs["units"] = "um"
-    for axis in "xy":
-        pixel = file.create_dataset(f"measurement/instrument/detector/pixel_size_{axis}", data=size_um)
-        pixel.attrs["units"] = "um"
+    for name in ("detection_system/objective/resolution", "detector/pixel_size_x", "detector/pixel_size_y"):
+        file.create_dataset(f"measurement/instrument/{name}", data=size_um).attrs["units"] = "um"
     file.create_dataset("measurement/sample/name", data="simulated crystal with intergrowth sheets")
     file.create_dataset("process/reconstruction/algorithm", data="filtered back-projection, Shepp-Logan")
     file.create_dataset("process/acquisition/number_of_angles", data=settings["angles"])
@@ -355,7 +325,8 @@ def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any]) -
 
     Notes
     -----
-    Slices are made one at a time, so memory does not grow with depth. Equal settings give equal bytes; `workers` changes nothing.
+    Slices are made one at a time, so memory does not grow with depth. Equal settings give equal bytes, whatever
+    `workers` is.
     """
     _check(settings)
     shape = (settings["size"][0], settings["size"][1], settings["size"][2])
@@ -363,19 +334,17 @@ def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any]) -
     with ExitStack() as stack:
         scan = stack.enter_context(h5py.File(stack.enter_context(atomic_path(out)), "w"))
         labels = stack.enter_context(h5py.File(stack.enter_context(atomic_path(truth_out)), "w"))
-        data, truth = _create(scan, "exchange/data", shape, "float32"), _create(labels, "truth", shape, "uint8")
+        chunks = (1, *shape[1:])
+        data = scan.create_dataset("exchange/data", shape, "float32", chunks=chunks, track_times=False)
+        truth = labels.create_dataset("truth", shape, "uint8", chunks=chunks, track_times=False)
         _describe(scan, data, settings)
         truth.attrs["classes"] = list(CLASSES)
         truth.attrs["axes"] = "z:y:x"
-        slices = tqdm(_slices(settings), desc="simulate", total=shape[0], unit="slice")
+        slices = tqdm(_slices(settings), desc="simulate", total=shape[0], unit="slice", mininterval=5)
         for index, (grey, label) in enumerate(slices):
             data[index], truth[index] = grey, label
             voxels += np.bincount(label.ravel(), minlength=len(CLASSES))
             sums += np.bincount(label.ravel(), grey.ravel(), minlength=len(CLASSES))
-    means = sums / np.maximum(voxels, 1)
-    return {
-        "shape": list(shape),
-        "classes": {
-            name: {"voxels": int(n), "mean": float(m)} for name, n, m in zip(CLASSES, voxels, means, strict=True)
-        },
-    }
+    per_class = zip(CLASSES, voxels.tolist(), (sums / np.maximum(voxels, 1)).tolist(), strict=True)
+    classes = {name: {"voxels": count, "mean": mean} for name, count, mean in per_class}
+    return {"shape": list(shape), "classes": classes}

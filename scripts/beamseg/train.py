@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,10 @@ from . import augment
 from .checkpoint import Resume
 from .crops import Crops
 from .device import choose
-from .errors import InputError
-from .losses import LOSSES, labelled
+from .losses import labelled, loss_named
 from .models import build_model, save_weights
-from .training import Curves, check_labels, class_rates, learning_rate, seed_torch, weak_images, weak_labels
+from .training import Curves, check_labels, class_rates, learning_rate, n_steps, seed_torch, weak_images, weak_labels
 from .volumes import Volume
-
-
-def n_steps(settings: dict[str, Any], epoch_slices: int) -> int:
-    """Steps of a training: `steps` if it is not 0, else as many as `epochs` take."""
-    return settings["steps"] or max(1, math.ceil(settings["epochs"] * epoch_slices / settings["batch"]))
 
 
 def train(
@@ -69,10 +62,7 @@ def train(
     The last weights are kept. The paper keeps those of the least training loss (equation 7); with random crops the
     least is the luck of one batch, and as the learning rate falls to a hundredth the last weights are near it.
     """
-    if settings["loss"] not in LOSSES:
-        raise InputError("train.loss", repr(settings["loss"]), f"one of {', '.join(LOSSES)}", "choose one of them")
-    loss_of = LOSSES[settings["loss"]]
-    options = {"smoothing": settings["smoothing"]} if settings["loss"] == "label_smoothing" else {}
+    loss_of = loss_named(settings, "train")
     compute = choose(device)
     meta = {
         "name": model_settings["name"],
@@ -114,7 +104,7 @@ def train(
             seed_torch(seed, step)
             with compute.precision():
                 logits = model(images)
-            total, count = loss_of(logits, target, **options)
+            total, count = loss_of(logits, target)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(total / count.clamp(min=1)).backward()
             scaler.step(optimizer)

@@ -19,6 +19,11 @@ from .losses import UNLABELLED
 from .provenance import atomic_path
 
 
+def n_steps(settings: dict[str, Any], epoch_slices: int) -> int:
+    """Steps of a training: `steps` if it is not 0, else as many as `epochs` take."""
+    return settings["steps"] or max(1, math.ceil(settings["epochs"] * epoch_slices / settings["batch"]))
+
+
 def learning_rate(step: int, steps: int, peak: float) -> float:
     """A linear rise over the first 5 % of the steps, then a cosine to a hundredth of the peak."""
     rise = max(1, steps // 20)

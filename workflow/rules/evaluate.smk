@@ -18,6 +18,7 @@ rule evaluate:
     output:
         metrics="results/{sample}/metrics.json",
         table="results/{sample}/metrics.csv",
+        truth="results/{sample}/truth_slices.npz",
     log:
         "logs/{sample}/evaluate.log",
     benchmark:

@@ -24,7 +24,10 @@ checkpoint ingest:
         dataset=lambda wildcards: (
             None if is_phantom(wildcards) else setting("dataset")(wildcards)
         ),
-        settings=setting("ingest"),
+        settings=lambda wildcards: {
+            **setting("ingest")(wildcards),
+            "slab_depth": setting("slab_depth")(wildcards),
+        },
         voxel_size_um=setting("voxel_size_um"),
         code=code("ingest"),
     script:

@@ -8,7 +8,7 @@ from .blocks import EncoderDecoder
 
 # Fine levels are narrow and coarse ones wide: time goes with pixels, parameters do not.
 WIDTHS = (16, 32, 64, 128, 256)
-WIDTHS_NOSKIP = (16, 32, 64, 128, 288)
+WIDTHS_NOSKIP = (16, 32, 64, 400)
 
 
 def unet(in_channels: int, n_classes: int, dropout: float = 0.1) -> nn.Module:

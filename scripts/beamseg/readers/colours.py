@@ -91,7 +91,7 @@ def open_labels(path: str | Path, dataset: str | None = None) -> Labels:
     if source.dtype != np.uint8:
         raise InputError(Path(path), f"colours of {source.dtype.name}", "8 bits per channel", "save the masks as RGB8")
     found = np.empty(0, np.uint32)
-    for z0, z1 in planes(source, 0, source.shape[0], 64.0):
+    for z0, z1 in planes(source, 0, source.shape[0], 8.0):
         found = np.union1d(found, np.unique(pack(source.read(z0, z1))))
         if len(found) > MOST_COLOURS:
             raise InputError(

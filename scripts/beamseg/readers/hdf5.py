@@ -40,6 +40,14 @@ def open_source(path: Path, dataset: str | None = None) -> Source:
         raise InputError(
             path, cause, "a whole HDF5 file", "copy the file again, or wait until it is written"
         ) from error
+    try:
+        return _open(path, file, dataset)
+    except InputError:
+        file.close()
+        raise
+
+
+def _open(path: Path, file: h5py.File, dataset: str | None) -> Source:
     _refuse_projections(path, file)
     data = _named(path, file, dataset) if dataset else _find(path, file)
     if data.dtype.kind not in "uifb":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -54,6 +55,7 @@ def check_type(path: Path, dtype: Any) -> None:
 def open_source(path: Path, dataset: str | None = None) -> Source:
     """Open a multi-page TIFF, slices in the order of its pages; see `beamseg.readers.open_source`."""
     file = open_tiff(path)
+    _check_chain(path, file)
     series = file.series[0]
     shape, channels = _volume_shape(path, file, series)
     check_type(path, series.dtype)
@@ -97,6 +99,20 @@ def open_source(path: Path, dataset: str | None = None) -> Source:
         compressed=file.pages.first.compression != 1,
         channels=channels,
     )
+
+
+def _check_chain(path: Path, file: tifffile.TiffFile) -> None:
+    """Raise InputError if the chain of pages leads out of the file: tifffile would give the pages before the cut."""
+    at = file.pages.next_page_offset
+    if at is None:
+        return
+    file.filehandle.seek(at)
+    raw = file.filehandle.read(file.tiff.offsetsize)
+    if len(raw) < file.tiff.offsetsize or struct.unpack(file.tiff.offsetformat, raw)[0]:
+        size = path.stat().st_size
+        raise InputError(
+            path, f"a truncated file of {size} bytes, cut after page {len(file.pages)}", "all pages", AGAIN
+        )
 
 
 def plane(path: Path, page: Any) -> np.ndarray:

@@ -22,7 +22,7 @@ def matches(path: Path) -> bool:
 
 def natural_key(name: str) -> list[Any]:
     """Key that sorts slice_9 before slice_10, whatever the number of digits."""
-    return [(1, int(part), part) if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", name) if part]
+    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def stack_files(folder: Path) -> list[Path]:

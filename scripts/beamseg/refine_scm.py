@@ -1,0 +1,138 @@
+"""Refine labels by the spatial continuity model (SCM), slice by slice in tiles of one shape."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import changes, scm
+from .device import choose
+from .errors import InputError
+from .slabs import SlabWriter, run_slabs
+from .volumes import Volume
+
+UNLABELLED = 255
+MAX_TILE = 512  # pixels of a tile's edge: bounds the memory of the convolutions
+BLOCK = 8  # slices read at a time
+
+
+def tile_starts(extent: int) -> tuple[list[int], int]:
+    """Cut `extent` pixels into tiles of one size of at most `MAX_TILE`; starts, and the size."""
+    size = math.ceil(extent / math.ceil(extent / MAX_TILE))
+    return list(range(0, extent, size)), size
+
+
+def predict_block(model: scm.SCM, block: np.ndarray, device: torch.device) -> np.ndarray:
+    """Refined labels of the slices of a block.
+
+    Parameters
+    ----------
+    model : SCM
+    block : ndarray, uint8, (z + n_slices - 1, y, x)
+        Raw labels with a halo of n_slices // 2 slices, 255 outside the field of view and beyond the volume.
+    device : torch.device
+
+    Returns
+    -------
+    ndarray, uint8, (z, y, x)
+        255 where the raw label is 255. One slice and one tile shape at a time, whatever the depth of the block: the
+        same numbers meet the same kernels, so slab by slab equals whole, bit by bit.
+    """
+    half, reach = model.n_slices // 2, model.reach
+    rows, columns = block.shape[1:]
+    (y_starts, height), (x_starts, width) = tile_starts(rows), tile_starts(columns)
+    far = (len(y_starts) * height - rows + reach, len(x_starts) * width - columns + reach)
+    padded = np.pad(block, ((0, 0), (reach, far[0]), (reach, far[1])), constant_values=UNLABELLED)
+    result = np.full((len(block) - 2 * half, rows, columns), UNLABELLED, np.uint8)
+    for z in range(len(result)):
+        for y in y_starts:
+            for x in x_starts:
+                if (result_view := block[z + half, y : y + height, x : x + width]).min() == UNLABELLED:
+                    continue
+                tile = padded[z : z + model.n_slices, y : y + height + 2 * reach, x : x + width + 2 * reach]
+                masks = torch.from_numpy(np.ascontiguousarray(tile))[None].to(device)
+                classes = model(masks)[0].argmax(0).to(torch.uint8).cpu().numpy()
+                result[z, y : y + height, x : x + width] = classes[: result_view.shape[0], : result_view.shape[1]]
+    result[block[half : half + len(result)] == UNLABELLED] = UNLABELLED
+    return result
+
+
+def refine_scm(
+    manifest: str | Path,
+    raw: Volume,
+    weights: str | Path,
+    settings: dict[str, Any],
+    slab_depth: int,
+    part: str,
+    identity: str,
+    device: str,
+    mpp: Volume,
+) -> dict[str, Any]:
+    """Refine a label volume by a trained SCM; slabs (array `labels`, uint8) and manifest are written.
+
+    Parameters
+    ----------
+    manifest : path
+        Output; slab files go beside it.
+    raw : Volume
+        The network's labels, before MPP; 255 outside the field of view, which stays so.
+    weights : path
+        Of `train_scm`.
+    settings : dict
+        Section `refine_scm` of the configuration.
+    slab_depth : int
+        Slices; the result does not depend on it, nor on the parts.
+    part, identity : str
+        See `slabs.run_slabs`.
+    device : str
+        `auto`, `cpu` or `cuda`.
+    mpp : Volume
+        MPP's labels, against which the changes are counted.
+
+    Returns
+    -------
+    dict
+        The manifest. `changes` sums the from (MPP) → to (SCM) matrices; classes in its `erased` lost more than half
+        of MPP's voxels.
+
+    Raises
+    ------
+    InputError
+        If the volumes differ in shape, or `weights` is not an SCM's.
+    """
+    if tuple(raw.shape) != tuple(mpp.shape):
+        raise InputError(manifest, f"MPP's labels of shape {mpp.shape}", f"{raw.shape}", "rerun refine_mpp")
+    where = choose(device).device
+    model = scm.load(weights, where)
+    half, n_slices = model.n_slices // 2, raw.shape[0]
+
+    def fill(z0: int, z1: int, writer: SlabWriter) -> None:
+        matrix = np.zeros((model.n_classes, model.n_classes), np.int64)
+        with torch.inference_mode():
+            for start in range(z0, z1, BLOCK):
+                stop = min(z1, start + BLOCK)
+                low, high = start - half, stop + half
+                block = raw.read(max(0, low), min(n_slices, high))
+                ends = (max(0, -low), max(0, high - n_slices))
+                block = np.pad(block, (ends, (0, 0), (0, 0)), constant_values=UNLABELLED)
+                labels = predict_block(model, block, where)
+                matrix += changes.count_changes(mpp.read(start, stop), labels, model.n_classes)
+                writer.put("labels", start, labels)
+        writer.notes["changes"] = matrix.tolist()
+
+    result = run_slabs(
+        manifest,
+        stage="refine_scm",
+        identity=identity,
+        shape=raw.shape,
+        depth=slab_depth,
+        dtypes={"labels": np.uint8},
+        fill=fill,
+        part=part,
+        notes={"n_classes": model.n_classes},
+    )
+    return changes.add_to_manifest(manifest, result, settings["warn_fraction"])

@@ -1,0 +1,231 @@
+"""Stage 3: the Unbiased Teacher without labels (paper, section III-D; Liu et al. 2021)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from . import augment
+from .checkpoint import Resume
+from .crops import Crops
+from .device import choose
+from .losses import loss_named
+from .models import load_weights, save_weights
+from .provenance import file_digest, write_json
+from .training import Curves, class_rates, learning_rate, n_steps, seed_torch, weak_images
+from .volumes import OUTSIDE, Volume
+from .watch import Watch
+
+BINS = 256
+MEMORY = 0.95
+"""Decay per step of the running confidence histograms and of the running mean prediction: about 20 steps."""
+
+
+class Confidence:
+    """Which of the teacher's pixels the student learns from (equation 8), and their classes.
+
+    Parameters
+    ----------
+    anchor : Tensor, float32, (classes,)
+        Mean prediction of stage 2, to which the teacher's running mean is aligned.
+    settings : dict
+        `kind` fixed: one `threshold` for all classes, the paper's. `kind` class: a class's threshold is the running
+        `quantile` of the confidence of its pixels, at most `threshold`, so that a faint class is not masked away.
+        `align`: multiply the teacher's probabilities by anchor / running mean (Berthelot et al. 2020).
+    """
+
+    def __init__(self, anchor: torch.Tensor, settings: dict[str, Any]) -> None:
+        self.settings, self.anchor = settings, anchor
+        self.mean = anchor.clone()
+        self.histogram = torch.zeros(len(anchor), BINS, dtype=torch.float64, device=anchor.device)
+
+    def select(self, probability: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Classes int64 (n, y, x) and the mask bool (n, y, x) for probabilities (n, classes, y, x)."""
+        if self.settings["align"]:
+            batch_mean = (probability * inside[:, None]).sum((0, 2, 3)) / inside.sum().clamp(min=1)
+            self.mean = MEMORY * self.mean + (1.0 - MEMORY) * batch_mean
+            probability = probability * (self.anchor / self.mean.clamp(min=1e-6))[:, None, None]
+            probability = probability / probability.sum(1, keepdim=True)
+        confidence, classes = probability.max(1)
+        return classes, inside & (confidence >= self.thresholds(confidence, classes, inside)[classes])
+
+    def thresholds(self, confidence: torch.Tensor, classes: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """Threshold per class, float32 (classes,), with this batch counted in."""
+        highest = torch.full_like(self.anchor, self.settings["threshold"])
+        if self.settings["kind"] == "fixed":
+            return highest
+        bins = (confidence * BINS).long().clamp(max=BINS - 1)
+        counts = torch.bincount((classes * BINS + bins)[inside], minlength=self.histogram.numel())
+        self.histogram = MEMORY * self.histogram + (1.0 - MEMORY) * counts.view_as(self.histogram)
+        share = self.histogram.cumsum(1) / self.histogram.sum(1, keepdim=True).clamp(min=1e-9)
+        quantile = (share < self.settings["quantile"]).sum(1) / BINS
+        return torch.minimum(quantile.to(highest.dtype), highest)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """For the resume state."""
+        return {"anchor": self.anchor, "mean": self.mean, "histogram": self.histogram}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """From the resume state."""
+        self.anchor, self.mean, self.histogram = state["anchor"], state["mean"], state["histogram"]
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """The teacher's weights as the exponential moving average of the student's (equation 10)."""
+    for old, new in zip(teacher.parameters(), student.parameters(), strict=True):
+        old.lerp_(new, 1.0 - momentum)
+
+
+def self_correct(
+    volumes: Sequence[Volume],
+    start: str | Path,
+    out: str | Path,
+    curves: str | Path,
+    verdict: str | Path,
+    *,
+    settings: dict[str, Any],
+    seed: int,
+    device: str = "auto",
+    mem_budget_mb: float = 4000,
+    identity: str = "",
+) -> dict[str, Any]:
+    """Train a student on a teacher's confident predictions; write the best teacher, the curves and the verdict.
+
+    Parameters
+    ----------
+    volumes : sequence of Volume
+        uint16 grey levels, 0 outside. No label is read.
+    start : path
+        Weights of stage 2: student and teacher both begin with them.
+    out, curves, verdict : path
+        Weights of stage 3; CSV (step, loss, kept: the share of confident pixels, rate_<class> among them, agreement
+        and consistency of the teacher on the watch crops, lr, crops_per_s); JSON (returned).
+    settings : dict
+        Section `self_correct` of the configuration.
+    seed, device, mem_budget_mb, identity
+        As for `train`.
+
+    Returns
+    -------
+    dict
+        `use`: stage3, or stage2 if no teacher passed the watch; `reason` in words; `watch`: what was measured of
+        stage 2 (`start`), of the teacher kept (`best`, null if none) and of the last (`last`).
+
+    Notes
+    -----
+    The teacher sees a weak view, the student the same crop in the same geometry after strong photometry. There is no
+    loss on the pseudo-labels of stage 1 (the paper's first change); unsure pixels are masked (equation 8) and the loss
+    is divided by the number of those left (equation 9).
+    """
+    loss_of = loss_named(settings, "self_correct")
+    compute = choose(device)
+    teacher, meta = load_weights(start, compute.device)
+    teacher.requires_grad_(False)
+    student = copy.deepcopy(teacher).requires_grad_(True).train()
+    n_classes = meta["n_classes"]
+    optimizer = torch.optim.Adam(student.parameters(), lr=settings["lr"])
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.autocast is torch.float16)
+    crops = Crops(volumes, None, meta["in_channels"], meta["crop"], settings["batch"], seed, mem_budget_mb)
+    steps = n_steps(settings, crops.epoch_slices)
+    watch = Watch.of(teacher, crops.volumes, meta, settings, seed, compute)
+    confidence = Confidence(watch.mean_probability(teacher), settings["confidence"])
+    names = ["loss", "kept", *(f"rate_{c}" for c in range(n_classes))]
+    record = Curves(names, settings["log_every"], steps, compute.device)
+    best: dict[str, Any] = {}
+
+    task = [settings, meta, file_digest(start), seed, compute.name, torch.get_num_threads(), identity]
+    resume = Resume(out, [*task, [v.shape for v in volumes]], settings["checkpoint_s"])
+    first = 0
+    if (state := resume.load(compute.device)) is not None:
+        student.load_state_dict(state["student"])
+        teacher.load_state_dict(state["teacher"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        confidence.load(state["confidence"])
+        record.load(state["curves"])
+        best, first = state["best"], state["step"]
+
+    found = watch.start
+    progress = tqdm(total=steps, initial=first, desc="self_correct", unit="step", mininterval=5)
+    with resume.watching_sigterm(), progress:
+        for step, (grey, _) in enumerate(crops.steps(first, steps), start=first):
+            which = augment.draw_geometry(seed, step, crops.batch)
+            weak = weak_images(grey, which, compute)
+            everywhere = augment.apply_geometry(torch.from_numpy(grey != OUTSIDE).to(compute.device), which)
+            inside = everywhere[:, meta["in_channels"] // 2]
+            with torch.no_grad(), compute.precision():
+                predicted = teacher(weak).softmax(1)
+            classes, mask = confidence.select(predicted, inside)
+            drawn = augment.draw_photometry(seed, step, crops.batch, settings["photometry"])
+            strong = augment.apply_photometry(weak, everywhere, drawn).contiguous(memory_format=torch.channels_last)
+            lr = learning_rate(step, steps, settings["lr"])
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            seed_torch(seed, step)
+            with compute.precision():
+                logits = student(strong)
+            total, count = loss_of(logits, classes, mask)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(total / count.clamp(min=1)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            follow(teacher, student, settings["ema"])
+
+            rates = class_rates(classes, mask, n_classes)
+            sums = torch.cat([torch.stack([total, count]).double(), rates])
+            counts = count.expand(len(sums)).double().clone()
+            counts[1] = inside.sum()
+            row = record.add(step, sums, counts, crops.batch, lr)
+            if row is not None:
+                found = watch.measure(teacher)
+                row |= {"agreement": found["agreement"], "consistency": found["consistency"]}
+                if watch.failure(found) is None and found["consistency"] >= best.get("consistency", -math.inf):
+                    weights = {name: value.clone() for name, value in teacher.state_dict().items()}
+                    best = {**found, "step": step + 1, "weights": weights}
+                progress.set_postfix(
+                    loss=f"{row['loss']:.4f}", consistency=f"{found['consistency']:.3f}", refresh=False
+                )
+            progress.update()
+            if resume.due() and step + 1 < steps:
+                resume.save(
+                    {
+                        "step": step + 1,
+                        "student": student.state_dict(),
+                        "teacher": teacher.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "scaler": scaler.state_dict(),
+                        "confidence": confidence.state(),
+                        "curves": record.state(),
+                        "best": best,
+                    }
+                )
+    result = judge(watch, best, found)
+    if best:
+        teacher.load_state_dict(best["weights"])
+    save_weights(out, teacher, {**meta, "stage": "stage3"})
+    record.write(curves)
+    write_json(verdict, result)
+    resume.remove()
+    return result
+
+
+def judge(watch: Watch, best: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+    """The verdict: which stage to use, and why."""
+    kept = {key: value for key, value in best.items() if key != "weights"} or None
+    measured = {"start": watch.start, "best": kept, "last": last}
+    if kept is None:
+        why = watch.failure(last) or "no teacher passed the watch"
+        return {"use": "stage2", "reason": f"self-correction failed the watch: {why}", "watch": measured}
+    reason = (
+        f"self-consistency {kept['consistency']:.3f} against {watch.start['consistency']:.3f} of stage 2, "
+        f"every class kept, {kept['agreement']:.0%} of the pixels unchanged (teacher of step {kept['step']})"
+    )
+    return {"use": "stage3", "reason": reason, "watch": measured}

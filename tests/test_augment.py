@@ -1,0 +1,132 @@
+"""Augmentation: geometry as a group, photometry by hand, CLAHE against its definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from beamseg.augment import (
+    GEOMETRIES,
+    apply_geometry,
+    apply_photometry,
+    clahe,
+    draw_geometry,
+    draw_photometry,
+    invert_geometry,
+    to_unit,
+)
+
+NEUTRAL = {"gamma": 1.0, "jitter_scale": 1.0, "jitter_shift": 0.0, "clahe": 0.0, "contrast": 1.0, "brightness": 0.0}
+SETTINGS = {"probability": 1.0, "gamma": 0.4, "jitter": 0.2, "clahe": 2.0, "brightness": 0.2, "contrast": 0.2}
+everything = np.arange(GEOMETRIES)
+
+
+def drawn(n: int = 1, **changes: float) -> dict[str, np.ndarray]:
+    return {name: np.full(n, value) for name, value in {**NEUTRAL, **changes}.items()}
+
+
+def test_grey_levels_to_unit() -> None:
+    grey = torch.tensor([0, 1, 32768, 65535])
+    assert to_unit(grey).tolist() == pytest.approx([0.0, 0.0, 0.5, 1.0], abs=1e-5)
+
+
+def test_the_eight_geometries_are_distinct_and_undone() -> None:
+    image = torch.rand(1, 3, 5, 5)
+    images = image.expand(GEOMETRIES, -1, -1, -1)
+    turned = apply_geometry(images, everything)
+    assert len({tuple(t.flatten().tolist()) for t in turned}) == GEOMETRIES
+    assert torch.equal(invert_geometry(turned, everything), images)
+    diagonal = image.transpose(-1, -2)[0]
+    assert any(torch.equal(t, diagonal) for t in turned)
+
+
+def test_labels_turn_with_every_slice_of_their_image() -> None:
+    labels = torch.randint(0, 4, (GEOMETRIES, 6, 6))
+    stacks = labels[:, None].expand(-1, 7, -1, -1).float()
+    turned = apply_geometry(labels, everything)
+    assert torch.equal(apply_geometry(stacks, everything), turned[:, None].expand(-1, 7, -1, -1).float())
+
+
+def test_draws_are_functions_of_their_key() -> None:
+    assert np.array_equal(draw_geometry(3, 7, 16), draw_geometry(3, 7, 16))
+    assert not np.array_equal(draw_geometry(3, 7, 16), draw_geometry(3, 8, 16))
+    assert set(draw_geometry(0, 0, 200)) == set(range(GEOMETRIES))
+    few, many = draw_photometry(3, 7, 4, SETTINGS), draw_photometry(3, 7, 16, SETTINGS)
+    assert all(np.array_equal(few[name], many[name][:4]) for name in few)
+
+
+def test_draws_keep_their_ranges_and_probability() -> None:
+    found = draw_photometry(0, 0, 400, SETTINGS)
+    assert np.abs(np.log(found["gamma"])).max() <= 0.4
+    assert np.abs(found["brightness"]).max() <= 0.2
+    assert (found["clahe"].min() >= 1.0, found["clahe"].max() <= 2.0) == (True, True)
+    off = draw_photometry(0, 0, 50, {**SETTINGS, "probability": 0.0})
+    assert all((off[name] == value).all() for name, value in NEUTRAL.items())
+    half = draw_photometry(0, 0, 1000, {**SETTINGS, "probability": 0.5})
+    assert (half["clahe"] > 0).mean() == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({}, [0.25, 0.5]),
+        ({"gamma": 2.0}, [0.0625, 0.25]),
+        ({"jitter_scale": 0.8, "jitter_shift": 0.1}, [0.3, 0.5]),
+        ({"contrast": 2.0}, [0.125, 0.625]),
+        ({"brightness": 0.6}, [0.85, 1.0]),
+    ],
+)
+def test_photometry_by_hand(change: dict[str, float], wanted: list[float]) -> None:
+    image = torch.tensor([0.25, 0.5]).view(1, 1, 1, 2)
+    found = apply_photometry(image, torch.ones_like(image, dtype=torch.bool), drawn(**change))
+    assert found.flatten().tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_photometry_leaves_the_outside_alone() -> None:
+    image = torch.rand(2, 3, 32, 32)
+    inside = torch.rand(2, 3, 32, 32) > 0.3
+    image = image * inside
+    found = apply_photometry(image, inside, draw_photometry(1, 1, 2, SETTINGS))
+    assert (found[~inside] == 0).all()
+    assert 0 <= found.min() <= found.max() <= 1
+    assert not torch.equal(found, image)
+
+
+def reference_clahe(stack: np.ndarray, limit: float, tiles: int) -> np.ndarray:
+    """The definition, pixel by pixel."""
+    _, height, width = stack.shape
+    level = np.round(stack * 255).astype(int)
+    tables = np.empty((tiles, tiles, 256))
+    for ty in range(tiles):
+        for tx in range(tiles):
+            rows, columns = np.arange(height) * tiles // height == ty, np.arange(width) * tiles // width == tx
+            counts = np.bincount(level[:, rows][:, :, columns].ravel(), minlength=256).astype(float)
+            clip = limit * counts.sum() / 256
+            excess = np.maximum(counts - clip, 0).sum()
+            tables[ty, tx] = np.cumsum(np.minimum(counts, clip) + excess / 256) / counts.sum()
+    out = np.zeros_like(stack)
+    for z, y, x in np.ndindex(stack.shape):
+        cy, cx = (y + 0.5) * tiles / height - 0.5, (x + 0.5) * tiles / width - 0.5
+        for dy in (0, 1):
+            for dx in (0, 1):
+                ty, tx = int(np.floor(cy)) + dy, int(np.floor(cx)) + dx
+                weight = (1 - abs(cy - ty)) * (1 - abs(cx - tx))
+                out[z, y, x] += weight * tables[np.clip(ty, 0, tiles - 1), np.clip(tx, 0, tiles - 1), level[z, y, x]]
+    return out
+
+
+def test_clahe_is_its_definition_with_one_table_for_the_stack() -> None:
+    images = torch.rand(2, 3, 12, 16) ** 2
+    inside = torch.ones_like(images, dtype=torch.bool)
+    found = clahe(images, inside, torch.tensor([1.5, 3.0]), tiles=2)
+    for i, limit in enumerate((1.5, 3.0)):
+        np.testing.assert_allclose(found[i].numpy(), reference_clahe(images[i].double().numpy(), limit, 2), atol=1e-4)
+
+
+def test_clahe_without_contrast_limit_flattens_the_histogram() -> None:
+    images = torch.rand(1, 1, 64, 64) ** 3
+    flat = clahe(images, torch.ones_like(images, dtype=torch.bool), torch.tensor([1e9]), tiles=1)
+    assert flat.mean().item() == pytest.approx(0.5, abs=0.05)
+    counts = torch.histc(flat, bins=4, min=0, max=1)
+    assert counts.min() > 0.15 * images.numel()

@@ -1,0 +1,313 @@
+"""Evaluation: hand-counted volumes, windows against the whole, the product, and what a user may get wrong."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import yaml
+
+from beamseg.counts import Counts, encode_truth, windows
+from beamseg.errors import InputError
+from beamseg.evaluate import choose_product, evaluate, stage_table
+from beamseg.provenance import read_json
+from beamseg.volumes import ArrayVolume
+
+NAMES = ("pseudo_labels", "stage2", "stage3", "mpp", "scm")
+SHAPE = (20, 24, 30)
+K = 4
+
+
+def phantom(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Labels of five stages with ever less noise, 255 outside a cylinder, and the truth."""
+    rng = np.random.default_rng(seed)
+    truth = (np.arange(SHAPE[2]) // 8 + np.zeros(SHAPE, int)).astype(np.uint8) % K
+    y, x = np.mgrid[: SHAPE[1], : SHAPE[2]]
+    outside = (y - 12) ** 2 + (x - 15) ** 2 > 14**2
+    stages = {}
+    for name, noise in zip(NAMES, (0.4, 0.3, 0.2, 0.15, 0.1), strict=True):
+        labels = np.where(rng.random(SHAPE) < noise, rng.integers(0, K, SHAPE), truth).astype(np.uint8)
+        labels[:, outside] = 255
+        stages[name] = labels
+    return stages, truth
+
+
+def run(tmp_path: Path, stages: dict[str, np.ndarray], **options: Any) -> dict[str, Any]:
+    """Evaluate arrays; the settings are `options.settings` over the defaults."""
+    settings = {"truth_map": {}, "truth_names": {}, "background": [0]} | options.pop("settings", {})
+    for name in ("truth", "training_labels", "confidence"):
+        if isinstance(options.get(name), np.ndarray):
+            options[name] = ArrayVolume(options[name])
+    return evaluate(
+        {name: ArrayVolume(labels) for name, labels in stages.items()},
+        n_clusters=options.pop("n_clusters", K),
+        settings=settings,
+        out_json=tmp_path / "metrics.json",
+        out_csv=tmp_path / "metrics.csv",
+        **options,
+    )
+
+
+def test_numbers_by_hand(tmp_path: Path) -> None:
+    # One slice of 2 × 5. Outside the field of view: the last column.
+    truth = np.array([[[0, 1, 1, 2, 2], [0, 0, 1, 2, 1]]], np.uint8)
+    pseudo = np.array([[[2, 0, 0, 1, 255], [2, 0, 0, 0, 255]]], np.uint8)
+    stage2 = np.array([[[2, 0, 0, 1, 255], [2, 2, 0, 255, 255]]], np.uint8)
+    result = run(tmp_path, {"pseudo_labels": pseudo, "stage2": stage2}, truth=truth, n_clusters=3)
+    assert result["matching"]["map"] == {"cluster 0": "class 1", "cluster 1": "class 2", "cluster 2": "background"}
+    assert result["matching"]["method"] == "hungarian"
+    first, second = result["stages"]["pseudo_labels"], result["stages"]["stage2"]
+    # Foreground: three of class 1, two of class 2; class 1 right thrice, class 2 once.
+    assert first["accuracy"] == pytest.approx(4 / 5)
+    assert first["classes"]["class 1"] == {"iou": 3 / 5, "dice": 6 / 8, "voxels": 3, "predicted": 5}
+    assert first["classes"]["class 2"]["iou"] == pytest.approx(1 / 2)
+    assert first["classes"]["background"]["iou"] == pytest.approx(2 / 3)
+    assert first["mean_iou"] == pytest.approx((3 / 5 + 1 / 2) / 2)
+    # The voxel that stage 2 left unlabelled is an error of class 2, not an exclusion.
+    assert second["accuracy"] == pytest.approx(4 / 5)
+    assert second["classes"]["class 2"] == {"iou": 1 / 2, "dice": 2 / 3, "voxels": 2, "predicted": 1}
+    assert second["unlabelled"] == pytest.approx(1 / 8)
+    assert result["excluded"] == {"outside_field_of_view": 2, "truth_unlabelled": 0, "trained_on": 0}
+    assert result["profile"]["disputed"] == [0.25]
+
+
+def test_windows_in_any_budget_equal_the_whole(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    confidence = np.random.default_rng(1).integers(0, 256, SHAPE).astype(np.uint8)
+    whole = run(tmp_path, stages, truth=truth, confidence=confidence)
+    for budget in (1e-4, 3e-3, 0.2):
+        assert run(tmp_path, stages, truth=truth, confidence=confidence, mem_budget_mb=budget) == whole
+
+
+@pytest.mark.parametrize("budget", [1e-5, 1e-3, 0.1, 100])
+def test_windows_cover_every_voxel_once_within_the_budget(budget: float) -> None:
+    seen = np.zeros(SHAPE, int)
+    for z0, z1, rows in windows(SHAPE, 34, budget):
+        seen[z0:z1, rows] += 1
+        assert seen[z0:z1, rows].size * 34 <= max(budget * 2**20, 34 * SHAPE[2])
+    assert (seen == 1).all()
+
+
+def test_the_json_keeps_what_is_returned_and_the_table_reads_it(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    result = run(tmp_path, stages, truth=truth)
+    stored = read_json(tmp_path / "metrics.json")
+    assert stored == result
+    table = stage_table(stored)
+    assert [line.split("  ")[0].strip() for line in table.splitlines()[2:7]] == [
+        "pseudo-labels",
+        "stage 2",
+        "stage 3",
+        "MPP",
+        "SCM *",
+    ]
+    assert table.splitlines()[-1].startswith("* the product is SCM: the last stage")
+
+
+def test_noise_falls_so_every_stage_gains(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    result = run(tmp_path, stages, truth=truth)
+    ious = [result["stages"][name]["mean_iou"] for name in NAMES]
+    assert ious == sorted(ious)
+    assert all(result["best_map"][n]["mean_iou"] == pytest.approx(result["stages"][n]["mean_iou"]) for n in NAMES)
+
+
+def test_the_best_map_of_a_stage_shows_a_swap_that_the_common_map_counts_as_errors(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    swapped = np.array([0, 2, 1, 3] + [255] * 252, np.uint8)[stages["stage2"]]
+    result = run(tmp_path, {"pseudo_labels": stages["pseudo_labels"], "stage2": swapped}, truth=truth)
+    assert result["best_map"]["stage2"]["accuracy"] > result["stages"]["stage2"]["accuracy"] + 0.3
+    assert result["best_map"]["stage2"]["map"]["cluster 1"] == "class 2"
+
+
+def test_truth_map_merges_drops_and_takes_strings_for_keys(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    settings = {"truth_map": {"2": 1, "3": None}, "truth_names": {"1": "yarn"}}
+    result = run(tmp_path, stages, truth=truth, settings=settings)
+    assert [entry["name"] for entry in result["truth"]] == ["background", "yarn"]
+    inside = stages["pseudo_labels"] != 255
+    assert result["excluded"]["truth_unlabelled"] == int((inside & (truth == 3)).sum())
+    assert result["truth"][1]["voxels"] == int((inside & ((truth == 1) | (truth == 2))).sum())
+    assert result["matching"]["method"] == "many to one"
+    assert result["matching"]["map"]["cluster 2"] == "yarn"
+
+
+def test_truth_on_some_slices_is_measured_there(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    some = np.full_like(truth, 255)
+    some[[2, 17]] = truth[[2, 17]]
+    result = run(tmp_path, stages, truth=some, out_truth=tmp_path / "truth.npz")
+    only = {name: labels[[2, 17]] for name, labels in stages.items()}
+    alone = run(tmp_path, only, truth=truth[[2, 17]])
+    for name in NAMES:
+        assert result["stages"][name]["classes"] == alone["stages"][name]["classes"]
+    assert result["slices"]["shown"] in (2, 17)
+    with np.load(tmp_path / "truth.npz") as kept:
+        place = kept["z"].tolist().index(result["slices"]["shown"])
+        assert np.array_equal(kept["truth"][place], some[result["slices"]["shown"]])
+
+
+def test_training_labels_are_left_out_and_counted(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    labels = np.full_like(truth, 255)
+    labels[5] = truth[5]
+    result = run(tmp_path, stages, truth=truth, training_labels=labels)
+    inside = stages["pseudo_labels"] != 255
+    assert result["excluded"]["trained_on"] == int(inside[5].sum())
+    rest = [z for z in range(SHAPE[0]) if z != 5]
+    alone = run(tmp_path, {name: array[rest] for name, array in stages.items()}, truth=truth[rest])
+    assert result["stages"]["scm"]["classes"] == alone["stages"]["scm"]["classes"]
+
+
+def test_classes_merge_clusters_and_match_the_truth_by_name(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    classes = {"solid": {"clusters": [1, 2]}, "rim": {"clusters": [3]}}
+    settings = {"truth_map": {"2": 1}, "truth_names": {"1": "solid", "3": "rim"}}
+    result = run(tmp_path, stages, truth=truth, classes=classes, settings=settings)
+    assert result["matching"]["method"] == "names, then many to one"
+    assert result["matching"]["map"] == {"cluster 0": "background", "solid": "solid", "rim": "rim"}
+    merged = np.array([0, 1, 1, 3] + [255] * 252, np.uint8)
+    inside = stages["scm"] != 255
+    a, b = merged[stages["scm"]] == 1, merged[truth] == 1
+    expected = (a & b & inside).sum() / ((a | b) & inside).sum()
+    assert result["stages"]["scm"]["classes"]["solid"]["iou"] == pytest.approx(expected)
+
+
+def test_a_class_absent_from_the_truth_has_null_and_no_part_in_the_mean(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    result = run(tmp_path, stages, truth=truth, settings={"truth_names": {"7": "pyrite"}})
+    scm = result["stages"]["scm"]
+    assert scm["classes"]["pyrite"] == {"iou": None, "dice": None, "voxels": 0, "predicted": 0}
+    others = [scm["classes"][f"class {k}"]["iou"] for k in (1, 2, 3)]
+    assert scm["mean_iou"] == pytest.approx(np.mean(others))
+
+
+def test_without_truth_fractions_agreement_and_confidence(tmp_path: Path) -> None:
+    stages, _ = phantom()
+    confidence = np.full(SHAPE, 51, np.uint8)
+    confidence[stages["scm"] == 2] = 255
+    result = run(tmp_path, stages, confidence=confidence)
+    inside = stages["pseudo_labels"] != 255
+    scm = result["stages"]["scm"]
+    assert scm["fractions"]["cluster 2"] == pytest.approx((stages["scm"][inside] == 2).mean())
+    assert sum(scm["fractions"].values()) == pytest.approx(1)
+    assert scm["confidence"] == pytest.approx({f"cluster {k}": 1 if k == 2 else 0.2 for k in range(4)})
+    assert "confidence" not in result["stages"]["pseudo_labels"]
+    equal = {tuple(pair["stages"]): pair["equal"] for pair in result["agreement"]}
+    assert equal["stage2", "scm"] == pytest.approx((stages["stage2"][inside] == stages["scm"][inside]).mean())
+    assert len(equal) == 10
+    assert "accuracy" not in scm
+    assert "same as pseudo-labels" in stage_table(result)
+
+
+def test_slices_in_dispute_are_those_where_stages_differ_and_lie_apart(tmp_path: Path) -> None:
+    labels = np.zeros((40, 8, 8), np.uint8)
+    other = labels.copy()
+    other[10], other[11], other[30, :4] = 1, 1, 1
+    result = run(tmp_path, {"pseudo_labels": labels, "stage2": other}, n_clusters=2)
+    assert result["slices"]["disputed"] == [10, 30]
+    assert result["profile"]["disputed"][30] == 0.5
+
+
+def test_csv_has_a_row_per_stage_and_class(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    result = run(tmp_path, stages, truth=truth)
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5 * (1 + 4 + 4)
+    whole = next(row for row in rows if row["stage"] == "mpp" and row["class"] == "all")
+    assert float(whole["accuracy"]) == pytest.approx(result["stages"]["mpp"]["accuracy"])
+    assert {row["stage"] for row in rows if row["product"] == "1"} == {"scm"}
+
+
+@pytest.mark.parametrize(
+    ("names", "verdict", "refinement", "stage", "says"),
+    [
+        (NAMES, {"use": "stage3"}, None, "scm", "last stage"),
+        (NAMES[:3], {"use": "stage3"}, None, "stage3", "last stage"),
+        (NAMES[:3], {"use": "stage2", "reason": "class 2 vanished."}, None, "stage2", "class 2 vanished"),
+        (NAMES, {"use": "stage2", "reason": "class 2 vanished."}, None, "scm", "refinement works on it: class 2"),
+        (NAMES, None, {"scm": {"erased": [3]}}, "mpp", "SCM took away more than half of cluster 3"),
+        (NAMES, None, {"scm": {"erased": [3]}, "mpp": {"erased": [1]}}, "stage3", "MPP took away"),
+        (
+            NAMES,
+            {"use": "stage2", "reason": "r"},
+            {"scm": {"erased": [3]}, "mpp": {"erased": [1]}},
+            "stage2",
+            "MPP took",
+        ),
+        (NAMES, None, {"mpp": {"erased": [1]}}, "scm", "last stage"),
+        (("pseudo_labels",), None, None, "pseudo_labels", "last stage"),
+    ],
+)
+def test_the_product_and_why(names: Any, verdict: Any, refinement: Any, stage: str, says: str) -> None:
+    product = choose_product(list(names), verdict, refinement)
+    assert product["stage"] == stage
+    assert says in product["reason"]
+    assert product["fallback"] == ("last stage" not in says)
+
+
+def test_a_truth_of_another_shape_is_refused(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    with pytest.raises(InputError) as caught:
+        run(tmp_path, stages, truth=truth[:, :, :-1])
+    assert caught.value.where == "truth"
+    assert caught.value.found == "shape (20, 24, 29) (z, y, x)"
+
+
+def test_a_truth_without_labels_is_refused(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    with pytest.raises(InputError, match="no labelled voxel inside the field of view\n"):
+        run(tmp_path, stages, truth=np.full_like(truth, 255))
+
+
+def test_truth_of_other_types() -> None:
+    wide = np.array([[0, 70000, 255]])
+    assert encode_truth(wide, {70000: 2}).tolist() == [[0, 2, 255]]
+    assert encode_truth(np.array([[0.0, 3.0]]), {}).tolist() == [[0, 3]]
+    assert encode_truth(np.array([[0, 127, 255]], np.uint8), {127: 1, 255: 2}).tolist() == [[0, 1, 2]]
+    for bad, found in ((np.array([[70000]]), "value 70000"), (np.array([[253]], np.uint8), "value 253")):
+        with pytest.raises(InputError) as caught:
+            encode_truth(bad, {})
+        assert caught.value.found == found
+    with pytest.raises(InputError, match="fractions or NaN"):
+        encode_truth(np.array([[0.5]]), {})
+    with pytest.raises(InputError, match="fractions or NaN"):
+        encode_truth(np.array([[np.nan]]), {})
+
+
+def test_counts_add_in_any_order() -> None:
+    stages, truth = phantom()
+    orders = (range(SHAPE[0]), reversed(range(SHAPE[0])))
+    found = []
+    for order in orders:
+        counts = Counts(list(NAMES), SHAPE[0])
+        for z in order:
+            counts.add(z, [stages[name][z] for name in NAMES], truth[z], None)
+        found.append(counts)
+    assert np.array_equal(found[0].truth["scm"], found[1].truth["scm"])
+    assert np.array_equal(found[0].disputed, found[1].disputed)
+    assert np.array_equal(found[0].pairs["stage2", "mpp"], found[1].pairs["stage2", "mpp"])
+
+
+def test_a_colour_mask_names_its_classes_by_colour_until_the_user_does(tmp_path: Path) -> None:
+    stages, values = phantom()
+    truth = ArrayVolume(values)
+    truth.mapping, truth.warnings = {0: "#0000ff", 3: "#ffff00"}, ["one colour is rare"]  # type: ignore[attr-defined]
+    result = run(tmp_path, stages, truth=truth, settings={"truth_names": {"3": "pyrite"}})
+    assert [entry["name"] for entry in result["truth"]] == ["background #0000ff", "class 1", "class 2", "pyrite"]
+    assert result["warnings"] == ["one colour is rare"]
+
+
+def test_the_schema_fills_what_evaluate_reads() -> None:
+    schema = yaml.safe_load((Path(__file__).parents[1] / "workflow" / "schemas" / "evaluate.yaml").read_text())
+    settings = {key: entry["default"] for key, entry in schema["properties"].items()}
+    assert settings["background"] == [0]
+    assert settings["truth_map"] == settings["truth_names"] == {}
+    jsonschema.validate({"truth_map": {"2": 1, "3": None}, "truth_names": {"1": "yarn"}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"truth_map": {"2": "yarn"}}, schema)

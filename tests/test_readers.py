@@ -1,0 +1,280 @@
+"""Readers: every format gives the array that was written, and bad files the exact error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beamseg.errors import InputError
+from beamseg.readers import open_labels, open_source
+from beamseg.readers.source import combine_digests, content_digest, task_borders, to_micrometres
+from beamseg.readers.tiff_stack import natural_key, numbering_warnings
+
+VOLUME = np.random.default_rng(0).integers(0, 1000, (12, 9, 7)).astype(np.uint16)
+
+
+def write_h5(path: Path, **datasets: np.ndarray) -> Path:
+    path.unlink(missing_ok=True)  # an earlier source may still be open
+    with h5py.File(path, "w") as file:
+        for name, data in datasets.items():
+            file[name.replace("__", "/")] = data
+    return path
+
+
+def write_stack(folder: Path, volume: np.ndarray, name: str = "s_{}.tif", **options: object) -> Path:
+    folder.mkdir()
+    for z, plane in enumerate(volume):
+        tifffile.imwrite(folder / name.format(z), plane, **options)
+    return folder
+
+
+def found(path: Path, dataset: str | None = None) -> str:
+    with pytest.raises(InputError) as error:
+        open_source(path, dataset)
+    return error.value.found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"byteorder": ">"}, {"compression": "deflate"}, {"tile": (16, 16)}, {"bigtiff": True}],
+)
+def test_tiff_formats_read_what_was_written(tmp_path: Path, options: dict) -> None:
+    stack = write_stack(tmp_path / "stack", VOLUME, **options)
+    pages = tmp_path / "pages.tif"
+    tifffile.imwrite(pages, VOLUME, photometric="minisblack", **options)
+    for path in (stack, pages):
+        source = open_source(path)
+        assert source.shape == VOLUME.shape
+        assert source.dtype == np.dtype("uint16")
+        np.testing.assert_array_equal(source.read(0, 12), VOLUME)
+        part = source.read(-3, 5, slice(2, 6), slice(1, None))
+        np.testing.assert_array_equal(part, VOLUME[:5, 2:6, 1:])
+        assert part.dtype.isnative
+        assert source.read(12, 14).shape == (0, 9, 7)
+
+
+def test_stack_is_in_natural_order_without_padding(tmp_path: Path) -> None:
+    stack = write_stack(tmp_path / "stack", VOLUME)  # s_0 … s_11: lexical order would put s_10 after s_1
+    assert [f.name for f in open_source(stack).files][-2:] == ["s_10.tif", "s_11.tif"]
+
+
+@given(st.lists(st.integers(0, 10**7), min_size=1, max_size=20, unique=True), st.integers(1, 9))
+def test_natural_key_orders_by_number(numbers: list[int], width: int) -> None:
+    names = [f"scan2_{n:0{width}d}.tif" for n in numbers]
+    assert sorted(names, key=natural_key) == [f"scan2_{n:0{width}d}.tif" for n in sorted(numbers)]
+
+
+def test_numbering_warnings() -> None:
+    def warned(numbers: list[int]) -> list[str]:
+        return numbering_warnings([Path(f"a1_{n:04d}.tif") for n in numbers])
+
+    assert warned([3, 4, 5]) == []
+    assert warned([0, 50, 100]) == [
+        "the slices are numbered in steps of 50: set `z_continuous: false` if they are that far apart"
+    ]
+    assert warned([0, 1, 4, 5]) == ["2 numbers are missing between the slices: 2, 3"]
+    assert numbering_warnings([Path("a_1.tif"), Path("a_01.tif"), Path("a_2.tif")]) == ["numbers used twice: 1"]
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert found(tmp_path / "empty") == "an empty folder"
+    (tmp_path / "png").mkdir()
+    (tmp_path / "png" / "a.png").write_bytes(b"x")
+    assert found(tmp_path / "png") == "no TIFF files among 1 (.png)"
+    mixed = write_stack(tmp_path / "mixed", VOLUME)
+    tifffile.imwrite(mixed / "s_3.tif", VOLUME[0, :5])
+    assert found(mixed) == "a slice of shape (5, 7), uint16"
+    two = write_stack(tmp_path / "two", VOLUME)
+    tifffile.imwrite(two / "preview.tif", VOLUME[0])
+    assert found(two) == "files of 2 series: preview.tif … (1), s_0.tif … (12)"
+    cut = write_stack(tmp_path / "cut", VOLUME)
+    data = (cut / "s_5.tif").read_bytes()
+    (cut / "s_5.tif").write_bytes(data[:-10])
+    assert found(cut) == f"a truncated file of {len(data) - 10} bytes"
+    paged = write_stack(tmp_path / "paged", VOLUME)
+    tifffile.imwrite(paged / "s_0.tif", VOLUME[:3], photometric="minisblack")
+    assert found(paged) == "3 pages"
+
+
+def test_bad_tiff_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, VOLUME, photometric="minisblack")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert found(path).startswith("a truncated file of 1000 bytes")
+    with tifffile.TiffWriter(path) as writer:  # a plain chain of pages, which readers follow as far as it goes
+        for plane in VOLUME:
+            writer.write(plane, metadata=None, contiguous=False)
+    np.testing.assert_array_equal(open_source(path).read(0, 12), VOLUME)
+    path.write_bytes(path.read_bytes()[:1772])
+    assert found(path) == "a truncated file of 1772 bytes, cut after page 6"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(VOLUME[0])
+        writer.write(VOLUME[0, :4])
+    assert found(path) == "pages of different shapes or types: (4, 7) uint16, (9, 7) uint16"
+    tifffile.imwrite(path, np.zeros((2, 4, 5, 6), np.uint8), photometric="minisblack")
+    assert found(path).startswith("axes ")
+    path.write_bytes(b"")
+    assert found(path) == "an empty file (0 bytes)"
+    path.write_bytes(b"not an image at all")
+    assert found(path) == "a file whose content is neither HDF5 nor TIFF"
+    assert found(tmp_path / "nowhere") == "no such file or folder"
+
+
+def test_voxel_size_of_imagej(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    options = {"imagej": True, "resolution": (2.0, 2.0)}
+    tifffile.imwrite(path, VOLUME, metadata={"unit": "um", "spacing": 1.5, "axes": "ZYX"}, **options)
+    assert open_source(path).voxel_size_um == [1.5, 0.5, 0.5]
+    tifffile.imwrite(path, VOLUME, metadata={"unit": "nm", "axes": "ZYX"}, **options)
+    source = open_source(path)
+    np.testing.assert_allclose(source.voxel_size_um, [5e-4] * 3)
+    assert source.warnings == ["the file gives no distance between slices; taken as the pixel size"]
+    tifffile.imwrite(path, VOLUME, metadata={"unit": "inch", "axes": "ZYX"}, **options)
+    assert open_source(path).voxel_size_um is None
+
+
+def test_to_micrometres() -> None:
+    assert to_micrometres(2, "mm") == 2000
+    assert to_micrometres(2, "microns") == 2
+    assert to_micrometres(2, "pixel") is None
+    assert to_micrometres(0, "um") is None
+
+
+def test_data_exchange(tmp_path: Path) -> None:
+    path = write_h5(tmp_path / "a.h5", exchange__data=VOLUME.astype(">f4"), other=VOLUME)
+    with h5py.File(path, "a") as file:
+        file["exchange/data"].attrs["voxel_size_um"] = 1.17
+    source = open_source(path)
+    assert source.dtype == np.dtype("float32")
+    assert source.voxel_size_um == [1.17] * 3
+    np.testing.assert_array_equal(source.read(3, 20, slice(1, 4)), VOLUME[3:, 1:4])
+    np.testing.assert_array_equal(open_source(path, "other").read(0, 12), VOLUME)
+    del source
+    with h5py.File(path, "a") as file:
+        file["exchange/data"].attrs["voxel_size_um"] = [0.0, 1.0, 1.0]
+    assert found(path) == "attribute voxel_size_um of /exchange/data is [0.0, 1.0, 1.0]"
+
+
+@pytest.mark.parametrize("extra", ["exchange/data_white", "exchange/theta"])
+def test_raw_projections_are_refused(tmp_path: Path, extra: str) -> None:
+    path = write_h5(tmp_path / "a.h5", exchange__data=VOLUME)
+    with h5py.File(path, "a") as file:
+        file[extra] = np.zeros(12)
+    assert found(path) == f"raw projections (the file holds /{extra})"
+
+
+def test_nexus_default_and_axes(tmp_path: Path) -> None:
+    path = write_h5(tmp_path / "a.nxs", other=VOLUME, entry__result__values=VOLUME + 1)
+    with h5py.File(path, "a") as file:
+        file.attrs["default"] = "entry"
+        file["entry"].attrs["default"] = "result"
+        group = file["entry/result"]
+        group.attrs["NX_class"] = "NXdata"
+        group.attrs["signal"] = "values"
+        group.attrs["axes"] = ["z", "y", "x"]
+        for name, n in zip("zyx", VOLUME.shape, strict=True):
+            group[name] = np.arange(n) * 0.002
+            group[name].attrs["units"] = "mm"
+    source = open_source(path)
+    np.testing.assert_array_equal(source.read(0, 12), VOLUME + 1)
+    np.testing.assert_allclose(source.voxel_size_um, [2.0] * 3)
+    del source
+    with h5py.File(path, "a") as file:
+        file.attrs["default"] = "gone"
+    assert found(path) == "@default of / names 'gone', which is no group"
+
+
+def test_only_or_ambiguous_data_set(tmp_path: Path) -> None:
+    path = write_h5(tmp_path / "a.h5", deep__inside=VOLUME, flat=VOLUME[0])
+    np.testing.assert_array_equal(open_source(path).read(0, 12), VOLUME)
+    write_h5(path, b=VOLUME, a=VOLUME.astype(np.uint8))
+    assert found(path) == "2 3-D data sets: /a (12, 9, 7) uint8, /b (12, 9, 7) uint16"
+    assert found(path, "c") == "nothing at 'c'"
+    write_h5(path, flat=VOLUME[0])
+    assert found(path) == "no 3-D numeric data set"
+    assert found(path, "flat") == "'flat' of shape (9, 7)"
+
+
+def test_hdf5_that_reads_as_zeros_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("v", VOLUME.shape, "u2")
+    assert found(path) == "/v was created but never written"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("v", VOLUME.shape, "u2", chunks=(4, 9, 7), **hdf5plugin.Zstd())
+        data[:4] = VOLUME[:4]
+    source = open_source(path)
+    assert source.warnings == ["2 of 3 chunks of /v were never written; they read as 0"]
+    assert source.compressed
+    assert source.depth == 4
+    del source
+    part = write_h5(tmp_path / "part.h5", v=VOLUME)
+    layout = h5py.VirtualLayout(VOLUME.shape, "u2")
+    layout[:] = h5py.VirtualSource("part.h5", "v", VOLUME.shape)
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("v", layout)
+    assert [f.name for f in open_source(path).files] == ["a.h5", "part.h5"]
+    part.unlink()
+    assert found(path) == "/v takes voxels from part.h5, which is missing"
+
+
+def test_truncated_hdf5(tmp_path: Path) -> None:
+    path = write_h5(tmp_path / "a.h5", v=VOLUME)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    assert found(path) == f"a truncated file of {len(data) // 2} bytes"
+
+
+def test_content_digest_is_of_the_voxels_alone(tmp_path: Path) -> None:
+    deep = tmp_path / "deep.h5"
+    with h5py.File(deep, "w") as file:
+        file.create_dataset("v", data=VOLUME.astype(">u2"), chunks=(12, 3, 7), compression="gzip")
+    tifffile.imwrite(tmp_path / "a.tif", VOLUME, photometric="minisblack", compression="deflate")
+    stack = write_stack(tmp_path / "stack", VOLUME)
+    digests = {content_digest(open_source(p)) for p in (deep, tmp_path / "a.tif", stack)}
+    assert len(digests) == 1
+    changed = VOLUME.copy()
+    changed[11, 8, 6] += 1
+    assert content_digest(open_source(write_h5(tmp_path / "b.h5", v=changed))) not in digests
+    assert combine_digests(["a"], (1, 2, 3), np.dtype("u1")) != combine_digests(["a"], (1, 3, 2), np.dtype("u1"))
+
+
+def test_task_borders_follow_chunks(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("v", data=np.zeros((50, 4, 4), np.uint8), chunks=(12, 4, 4))
+    source = open_source(tmp_path / "a.h5")
+    assert task_borders(source) == [(0, 24), (24, 48), (48, 50)]
+    assert task_borders(source, budget_mb=1e-5)[:2] == [(0, 8), (8, 16)]
+
+
+def test_colour_masks_become_numbers(tmp_path: Path) -> None:
+    colours = np.array([[0, 0, 255], [255, 0, 0], [0, 128, 0]], np.uint8)
+    classes = np.random.default_rng(1).integers(0, 3, (3, 6, 5))
+    stack = write_stack(tmp_path / "masks", colours[classes], photometric="rgb", compression="lzw")
+    labels = open_labels(stack)
+    assert labels.mapping == {0: "#0000ff", 1: "#008000", 2: "#ff0000"}
+    np.testing.assert_array_equal(labels.read(0, 3), np.array([0, 2, 1])[classes])
+    assert found(stack) == "colour images of 3 channels"
+    noisy = np.random.default_rng(2).integers(0, 255, (3, 20, 20, 3)).astype(np.uint8)
+    with pytest.raises(InputError, match="more than 64 colours"):
+        open_labels(write_stack(tmp_path / "noisy", noisy, photometric="rgb"))
+
+
+def test_label_values_are_kept(tmp_path: Path) -> None:
+    mask = (VOLUME > 500).astype(np.uint8) * 255
+    tifffile.imwrite(tmp_path / "m.tif", mask, photometric="minisblack")
+    labels = open_labels(tmp_path / "m.tif")
+    assert labels.mapping == {}
+    np.testing.assert_array_equal(labels.read(0, 12), mask)
+    whole = open_labels(write_h5(tmp_path / "f.h5", v=mask.astype(np.float32)))
+    assert whole.read(0, 1).dtype == np.int64
+    with pytest.raises(InputError, match="no whole numbers"):
+        open_labels(write_h5(tmp_path / "g.h5", v=VOLUME + 0.5)).read(0, 1)

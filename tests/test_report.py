@@ -1,0 +1,214 @@
+"""The report: what its page says first, that it needs nothing outside, and that it reads slices only."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from beamseg.page import verdicts
+from beamseg.provenance import read_json, write_json
+from beamseg.report import FIGURES, curve_panels, densest_window, different, report, truth_display
+from beamseg.volumes import ArrayVolume
+from test_evaluate import K, phantom
+from test_evaluate import run as evaluate
+
+CAPTIONS = Path(__file__).parents[1] / "workflow" / "report"
+
+
+class SliceVolume(ArrayVolume):
+    """A volume that refuses to hand out more than one whole slice's voxels at once."""
+
+    def read(self, z0: int, z1: int, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
+        block = super().read(z0, z1, y, x)
+        assert block.size <= self.shape[1] * self.shape[2], f"{block.shape} were read at once"
+        return block
+
+
+def run(tmp_path: Path, truth: bool = True, voxel: list[float] | None = None, **options: Any) -> str:
+    """A report of the test phantom; returns the page."""
+    stages, values = phantom()
+    rng = np.random.default_rng(3)
+    grey = (1 + values.astype(int) * 15000 + rng.integers(0, 4000, values.shape)).astype(np.uint16)
+    grey[stages["scm"] == 255] = 0
+    confidence = rng.integers(100, 256, values.shape).astype(np.uint8)
+    evaluate(
+        tmp_path,
+        stages,
+        truth=values if truth else None,
+        confidence=confidence,
+        out_truth=tmp_path / "truth.npz",
+        **options,
+    )
+    shape = list(values.shape)
+    write_json(
+        tmp_path / "scan.json", {"name": "rock <1>", "shape": shape, "voxel_size_um": voxel, "warnings": ["dark"]}
+    )
+    write_json(tmp_path / "plan.json", {"range": [0.0, 1.0], "clipped": {"low": 0.001, "high": 0.0}, "warnings": []})
+    cuts = [1, 16384, 32768, 49152, 65536]
+    clusters = [{"id": k, "cut_low": cuts[k], "cut_high": cuts[k + 1] - 1} for k in range(K)]
+    write_json(tmp_path / "classes.json", {"n_clusters": K, "clusters": clusters})
+    counts, edges = np.histogram(grey[grey > 0] / 65535, 512, (0, 1))
+    np.savez(tmp_path / "histogram.npz", edges=edges, counts=counts)
+    pd.DataFrame({"step": [10, 20], "loss": [1.0, 0.5], "rate_0": [0.4, 0.3], "lr": [1e-3, 1e-3]}).to_csv(
+        tmp_path / "train.csv", index=False
+    )
+    report(
+        metrics=tmp_path / "metrics.json",
+        scan=tmp_path / "scan.json",
+        plan=tmp_path / "plan.json",
+        classes=tmp_path / "classes.json",
+        histogram=tmp_path / "histogram.npz",
+        curves={"stage2": tmp_path / "train.csv"},
+        stages={name: SliceVolume(labels) for name, labels in stages.items()},
+        grey=SliceVolume(grey),
+        truth_slices=tmp_path / "truth.npz",
+        confidence=SliceVolume(confidence),
+        settings={"slices": 2, "max_pixels": 640, "opacity": 0.5},
+        out_figures={name: tmp_path / f"{name}.png" for name in FIGURES},
+        out_html=tmp_path / "report.html",
+        mem_budget_mb=1e-6,
+    )
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+class Tags(html.parser.HTMLParser):
+    """Collects tags and checks that they close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_the_page_is_whole_and_needs_nothing_outside(tmp_path: Path, truth: bool) -> None:
+    page = run(tmp_path, truth, [2.0, 0.5, 0.5] if truth else None)
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert len(tags.links) == len(FIGURES) + 1
+    assert all(link.startswith("data:") for link in tags.links)
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert "rock &lt;1&gt;" in page
+    assert "nan" not in re.sub(r"base64,[^']*", "", page).lower()
+    for name in FIGURES:
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.width > 300
+        assert (tmp_path / f"{name}.png").stat().st_size < 310_000
+
+
+def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
+    assert run(tmp_path / "a") == run(tmp_path / "b")
+
+
+def test_a_failed_watch_is_the_first_line(tmp_path: Path) -> None:
+    stages, _ = phantom()
+    verdict = {"use": "stage2", "reason": "class 2 fell from 12 % to 0.3 %"}
+    change = {"scm": {"changed": 0.08, "erased": [], "warnings": ["scm took 9% of class 1 away"]}}
+    evaluate(tmp_path, stages, verdict=verdict, refinement=change)
+    lines = verdicts(read_json(tmp_path / "metrics.json"), {"warnings": ["dark slice"]}, {"warnings": ["drift of 8 %"]})
+    assert lines[0] == (
+        "bad",
+        "watch",
+        "stage 2 takes the place of stage 3: class 2 fell from 12 % to 0.3 %.",
+    )
+    assert lines[1][:2] == ("warn", "product")
+    texts = [(kind, text) for kind, _, text in lines]
+    assert ("warn", "dark slice") in texts
+    assert ("warn", "drift of 8 %") in texts
+    assert ("warn", "scm took 9% of class 1 away.") in texts
+    kinds = [kind for kind, label, _ in lines[2:]]
+    assert kinds == sorted(kinds, key=["bad", "warn", "good", "note"].index)
+
+
+def test_a_product_below_the_pseudo_labels_is_said(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    evaluate(tmp_path, {"pseudo_labels": stages["scm"], "stage2": stages["pseudo_labels"]}, truth=truth)
+    lines = verdicts(read_json(tmp_path / "metrics.json"), {}, {})
+    assert [label for kind, label, _ in lines if kind == "bad"] == ["truth"]
+    assert any("pseudo-labels is nearer to the truth" in text for _, _, text in lines)
+
+
+def test_truth_has_the_colour_of_its_cluster(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    result = evaluate(tmp_path, stages, truth=truth, settings={"truth_map": {"2": 1}, "truth_names": {"1": "yarn"}})
+    names, colours, ids = truth_display(result)
+    assert names[1:3] == ["cluster 1 (yarn)", "cluster 2 (yarn)"]
+    assert ids[1] in (1, 2)
+    assert (ids[0], ids[3], ids[255]) == (0, 3, 255)
+    assert len(names) == len(colours) == K
+
+
+def test_a_class_of_the_truth_without_cluster_has_an_entry_of_its_own(tmp_path: Path) -> None:
+    truth = np.repeat(np.array([0, 1, 2], np.uint8), 50).reshape(3, 5, 10)
+    labels = (truth > 0).astype(np.uint8)
+    result = evaluate(tmp_path, {"pseudo_labels": labels}, truth=truth, n_clusters=2)
+    names, colours, ids = truth_display(result)
+    assert len(names) == 3
+    assert names[2].endswith("(no cluster)")
+    assert len(set(colours)) == 3
+    assert sorted(ids[:3]) == [0, 1, 2]
+
+
+def test_curves_are_sorted_into_panels() -> None:
+    table = pd.DataFrame(
+        {
+            "step": [1, 2],
+            "loss": [2.0, 1.0],
+            "rate_0": [0.5, 0.4],
+            "rate_1": [0.5, 0.6],
+            "agreement": [0.8, 0.9],
+            "lr": [1, 1],
+        }
+    )
+    panels = {title: list(values) for title, values, _ in curve_panels(table)}
+    assert panels == {
+        "loss": ["loss"],
+        "class rates among the predictions": ["class 0", "class 1"],
+        "watch": ["agreement with stage 2"],
+    }
+
+
+def test_the_window_holds_the_dispute() -> None:
+    mask = np.zeros((400, 500), bool)
+    mask[300:340, 420:480] = True
+    rows, columns = densest_window(mask)
+    assert mask[rows, columns].sum() == mask.sum()
+    assert rows.stop - rows.start == columns.stop - columns.start == 200
+    assert densest_window(np.zeros((20, 30), bool)) == (slice(0, 20), slice(0, 20))
+    a, b = np.zeros((2, 2), np.uint8), np.array([[0, 1], [0, 0]], np.uint8)
+    assert different([a, a, b]).tolist() == [[False, True], [False, False]]
+
+
+@pytest.mark.parametrize("caption", sorted(CAPTIONS.glob("*.rst")), ids=lambda path: path.stem)
+def test_captions_render(caption: Path) -> None:
+    settings = yaml.safe_load((CAPTIONS.parent / "schemas" / "report.yaml").read_text())["properties"]
+    job = SimpleNamespace(
+        wildcards=SimpleNamespace(sample="rock_7"),
+        params=SimpleNamespace(settings={key: entry["default"] for key, entry in settings.items()}),
+        config={"seed": 3},
+    )
+    text = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(caption.read_text()).render(snakemake=job)
+    assert ("Seed 3" if caption.stem == "workflow" else "rock_7") in text
+
+
+def test_every_figure_has_a_caption() -> None:
+    assert {path.stem for path in CAPTIONS.glob("*.rst")} >= {*FIGURES, "workflow", "report"}
