@@ -11,7 +11,7 @@ if __name__ == "__main__":
     with job(snakemake):
         files = snakemake.input
         settings = snakemake.params.settings
-        inputs = {"scan": files.scan, "plan": files.plan, "grey": many(files.grey), "weights": files.weights}
+        inputs = {"scan": files.scan, "plan": files.plan, "weights": files.weights}
         segment(
             snakemake.output[0],
             open_normalized(files.scan, files.plan, many(files.grey)),

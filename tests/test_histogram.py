@@ -59,14 +59,27 @@ def test_floats_nan_and_fov(tmp_path: Path) -> None:
     assert abs(p999 - np.percentile(volume[valid], 99.9)) < 0.5
 
 
-def test_a_range_that_the_sample_missed_is_widened(tmp_path: Path) -> None:
+def test_float_bins_are_where_their_edges_say(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).normal(-3, 1, (9, 30, 31))
+    found = measure(source_of(tmp_path / "a.h5", volume), FULL)
+    expected, _ = np.histogram(volume, found["edges"])
+    np.testing.assert_array_equal(found["counts"], expected)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_range_that_the_sample_missed_is_widened(tmp_path: Path, sign: int) -> None:
     volume = np.random.default_rng(0).normal(0, 1, (40, 16, 16)).astype(np.float32)
     volume[1:4] += 500  # between the sampled slices
+    volume *= sign
     found = measure(source_of(tmp_path / "a.h5", volume), FULL)
+    assert found["edges"][0] <= volume.min()
     assert found["edges"][-1] >= volume.max()
-    assert found["overflow"] == 0
+    assert found["overflow"] == found["underflow"] == 0
+
+
+def test_one_hot_pixel_does_not_cost_the_resolution_of_the_rest(tmp_path: Path) -> None:
     volume = np.random.default_rng(0).normal(0, 1, (40, 64, 64)).astype(np.float32)
-    volume[1, 3, 3] = 1e9  # one hot pixel does not cost the resolution of the rest
+    volume[1, 3, 3] = 1e9
     found = measure(source_of(tmp_path / "b.h5", volume), FULL)
     assert found["overflow"] == 1
     assert found["edges"][-1] < 10

@@ -61,6 +61,16 @@ def test_cache_equals_source(scan: Path, depth: int, parts: int, threads: int) -
     np.testing.assert_allclose(whole[inside, 20, 20], expected, atol=0.51)
 
 
+def test_field_of_view_holds_in_slices_of_several_tiles(tmp_path: Path) -> None:
+    volume = np.full((9, 800, 400), 2, np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", volume, photometric="minisblack")
+    take_in(tmp_path, tmp_path / "a.tif", 8)
+    stored = open_normalized(tmp_path / "scan.json", tmp_path / "plan.json", [run(tmp_path)])
+    y, x = np.ogrid[:800, :400]
+    inside = (y - 399.5) ** 2 + (x - 199.5) ** 2 <= 17**2
+    np.testing.assert_array_equal(stored.read(0, 9) > 0, np.broadcast_to(inside, volume.shape))
+
+
 def test_readers_fall_back_when_slabs_are_gone(scan: Path) -> None:
     manifest = run(scan)
     text = manifest.read_text()

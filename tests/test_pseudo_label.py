@@ -45,6 +45,16 @@ def test_counts_are_those_of_the_normalized_voxels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(grey_counts({"range": SPAN}, histograms), expected)
 
 
+def test_what_lies_beyond_the_histogram_is_clipped(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).normal(100, 1, (40, 64, 64)).astype(np.float32)
+    volume[1, 3, 3:6] = 1e9
+    volume[1, 4, 3] = -1e9
+    counts = grey_counts({"range": SPAN}, [histogram_of(tmp_path, "a", volume)])
+    assert counts[65535] == 3
+    assert counts[1] == 1
+    assert counts.sum() == volume.size
+
+
 def test_three_phases(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     truth = rng.choice(3, (16, 40, 40), p=[0.5, 0.3, 0.2])

@@ -41,7 +41,7 @@ def edited(**sections):
 def test_one_command_leaves_metrics_report_labels_and_bundle(done):
     results = done.folder / "results"
     metrics = read_json(results / "a" / "metrics.json")
-    assert list(metrics["stages"]) == ["pseudo_labels", "stage2", "stage3", "mpp", "scm"]
+    assert set(metrics["stages"]) == {"pseudo_labels", "stage2", "stage3", "mpp", "scm"}
     for entry in metrics["stages"].values():
         assert {"accuracy", "mean_iou", "mean_dice", "classes"} <= set(entry)
     assert metrics["product"]["stage"] in metrics["stages"]

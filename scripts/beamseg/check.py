@@ -110,11 +110,11 @@ def inspect(run: Run) -> dict[str, Any]:
         else:
             section = run.get("labels")
             open_slices(path, section["dataset"], source.shape, section["slices"], section["unlabelled"])
-    voxel = run.get("voxel_size_um") or source.voxel_size_um
+    size = run.get("voxel_size_um") or source.voxel_size_um
     return {
         "shape": source.shape,
         "dtype": source.dtype.name,
-        "voxel": "unknown" if voxel is None else "×".join(f"{v:g}" for v in np.atleast_1d(voxel)),
+        "voxel": "unknown" if size is None else "×".join(f"{v:g}" for v in np.atleast_1d(size)),
         "bytes": sum(Path(path).stat().st_size for path in source.files),
         "warnings": source.warnings,
     }

@@ -32,9 +32,9 @@ def ingest(
     """Take in a scan: write `scan.json` (what it is) and `source.json` (where it lies now).
 
     `scan.json` depends on the voxels' content alone. Where the input's place, time stamps or sizes differ from those
-    of the last time and a histogram was made since, the voxels are read again and compared with the histogram's digest; only
-    if they differ does `scan.json` change, by its entry `content`. What the comparison needs lies in `.ingest.json`
-    beside `scan.json`, since declared outputs are deleted before a job runs.
+    of the last time and a histogram was made since, the voxels are read again and compared with the histogram's
+    digest; only if they differ does `scan.json` change, by its entry `content`. What the comparison needs lies in
+    `.ingest.json` beside `scan.json`, since declared outputs are deleted before a job runs.
 
     Parameters
     ----------

@@ -69,7 +69,7 @@ def job(snakemake: Any) -> Iterator[None]:
     previous = signal.signal(signal.SIGTERM, _terminate)
     with open(log, "w") as file:
         stdout, stderr = sys.stdout, sys.stderr
-        sys.stdout = sys.stderr = Tee(file)  # type: ignore[assignment]
+        sys.stdout = sys.stderr = Tee(file)
         try:
             yield
             entry["state"] = "done"

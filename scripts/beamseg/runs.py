@@ -33,15 +33,15 @@ class Stage:
 LAYOUT = ("parts", "slab_depth")
 STAGES: dict[str, Stage] = {
     "simulate": Stage("scan", ("phantom",)),
-    "ingest": Stage("scan", ("path", "dataset", "voxel_size_um", "z_continuous", "ingest"), ()),
+    "ingest": Stage("scan", ("path", "dataset", "voxel_size_um", "z_continuous", "ingest", "slab_depth"), ()),
     "histogram": Stage("scan", (), ("ingest",)),
     "plan": Stage("group", ("plan",), ("histogram@reference",)),
     "normalize": Stage("scan", ("normalize", *LAYOUT), ("plan", "ingest")),
     "pseudo_label": Stage("group", ("pseudo_label", "seed"), ("plan",)),
-    "train": Stage("group", ("model", "train", "label_source", "labels", "seed"), ("pseudo_label", "normalize@reference")),
+    "train": Stage("group", ("model", "train", "label_source", "labels", "seed"), ("pseudo_label", "ingest@reference")),
     "self_correct": Stage("group", ("self_correct", "seed"), ("train",)),
-    "segment_stage2": Stage("scan", ("segment", *LAYOUT), ("train", "normalize")),
-    "segment_stage3": Stage("scan", ("segment", *LAYOUT), ("self_correct", "normalize")),
+    "segment_stage2": Stage("scan", ("segment", *LAYOUT), ("train", "plan", "ingest")),
+    "segment_stage3": Stage("scan", ("segment", *LAYOUT), ("self_correct", "plan", "ingest")),
     "refine_mpp": Stage(
         "scan", ("refine_mpp", "stage3", *LAYOUT), ("segment_stage2", "segment_stage3", "self_correct")
     ),

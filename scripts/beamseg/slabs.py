@@ -86,7 +86,7 @@ class SlabWriter:
             raise ValueError(f"slab array {name!r}: slice {z} came, slice {self._next[name]} was due")
         block = np.ascontiguousarray(block, dtype=self._file[name].dtype)
         self._file[name][z - self._z0 : z - self._z0 + len(block)] = block
-        self._hashes[name].update(memoryview(block).cast("B"))
+        self._hashes[name].update(block.view(np.uint8).data)
         self._next[name] += len(block)
 
     def finish(self, z1: int) -> dict[str, str]:

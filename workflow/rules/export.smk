@@ -7,7 +7,7 @@ rule export:
         unpack(chosen_labels),
         scan=needs("ingest"),
         plan=needs("plan"),
-        grey=needs("normalize"),
+        grey=ancient(needs("normalize")),
         table=beside("pseudo_label", "table.npy"),
         classes=needs("pseudo_label"),
         mpp=label_manifests("mpp"),

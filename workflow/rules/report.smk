@@ -8,7 +8,7 @@ rule report:
         scan=needs("ingest"),
         histogram=needs("histogram"),
         plan=needs("plan"),
-        grey=needs("normalize"),
+        grey=ancient(needs("normalize")),
         table=beside("pseudo_label", "table.npy"),
         classes=needs("pseudo_label"),
         train=beside("train", "train.csv"),

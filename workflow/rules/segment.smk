@@ -12,7 +12,7 @@ rule segment:
     input:
         scan=needs("ingest"),
         plan=needs("plan"),
-        grey=needs("normalize"),
+        grey=ancient(needs("normalize")),
         weights=weights_of,
     output:
         "results/{sample}/segment/{model}/{part}.json",

@@ -6,7 +6,7 @@ rule self_correct:
     input:
         scans=needs("ingest@reference"),
         plan=needs("plan"),
-        grey=needs("normalize@reference"),
+        grey=ancient(needs("normalize@reference")),
         weights=needs("train"),
     output:
         weights="results/groups/{group}/stage3.safetensors",

@@ -6,7 +6,7 @@ rule train:
     input:
         scans=needs("ingest@reference"),
         plan=needs("plan"),
-        grey=needs("normalize@reference"),
+        grey=ancient(needs("normalize@reference")),
         classes=needs("pseudo_label"),
         table=beside("pseudo_label", "table.npy"),
         labels=existing_group_labels,

@@ -1,0 +1,95 @@
+"""Prediction: tiles cover the slice, and a slice's bits depend on nothing but its stack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from beamseg.device import Compute
+from beamseg.models import build_model, save_weights
+from beamseg.predict import gaussian_weight, predict_slices, tile_starts
+from beamseg.segment import segment
+from beamseg.slabs import SlabVolume
+from beamseg.volumes import ArrayVolume
+
+torch.set_num_threads(1)
+CPU = Compute(torch.device("cpu"), None)
+SETTINGS = {"overlap": 0.5}
+
+
+class Threshold(nn.Module):
+    """Two classes: the middle slice's grey level below or above one half."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        middle = image[:, image.shape[1] // 2]
+        return torch.stack([0.5 - middle, middle - 0.5], dim=1) * 50
+
+
+def slices(volume: np.ndarray, tile: int = 16, model: nn.Module | None = None) -> tuple[np.ndarray, np.ndarray]:
+    found = list(predict_slices(model or Threshold(), ArrayVolume(volume), 0, len(volume), SETTINGS, CPU, tile, 3))
+    assert [z for z, _, _ in found] == list(range(len(volume)))
+    return np.stack([labels for _, labels, _ in found]), np.stack([confidence for _, _, confidence in found])
+
+
+@given(st.integers(1, 300), st.integers(1, 64), st.floats(0, 0.9))
+def test_tiles_cover_evenly_and_end_at_the_border(extent: int, tile: int, overlap: float) -> None:
+    starts = tile_starts(extent, tile, overlap)
+    if extent <= tile:
+        assert starts == [(extent - tile) // 2]
+        return
+    assert (starts[0], starts[-1]) == (0, extent - tile)
+    steps = np.diff(starts)
+    assert (steps.max() - steps.min() <= 1, steps.max() <= max(1, np.ceil(tile * (1 - overlap)))) == (True, True)
+
+
+def test_the_weight_has_no_zeros_and_its_peak_in_the_middle() -> None:
+    weight = gaussian_weight(32)
+    assert weight.min() == pytest.approx(1e-3)
+    assert weight.max() == weight[15, 15] == weight[16, 16]
+
+
+@pytest.mark.parametrize("shape", [(4, 40, 53), (3, 9, 30), (2, 5, 7), (1, 16, 16)])
+def test_labels_confidence_and_the_outside(shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(0)
+    volume = rng.integers(1, 65536, shape).astype(np.uint16)
+    volume[rng.random(shape) < 0.2] = 0
+    labels, confidence = slices(volume)
+    inside = volume != 0
+    assert (labels[~inside] == 255).all()
+    assert (confidence[~inside] == 0).all()
+    grey = (volume.astype(float) - 1) / 65534
+    assert np.array_equal(labels[inside], (grey > 0.5)[inside])
+    wanted = 255 / (1 + np.exp(-100 * np.abs(grey - 0.5)))
+    assert np.abs(confidence - wanted)[inside].max() < 0.6
+
+
+def test_any_slab_depth_and_part_gives_the_same_bits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    meta = {"name": "unet_noskip", "in_channels": 3, "n_classes": 3, "options": {"dropout": 0.1}, "crop": 16}
+    save_weights(tmp_path / "w.safetensors", build_model("unet_noskip", 3, 3), meta)
+    volume = ArrayVolume(np.random.default_rng(1).integers(0, 65536, (34, 24, 20)).astype(np.uint16))
+    found = []
+    for depth, parts in ((34, 1), (8, 1), (16, 2)):
+        manifests = [tmp_path / f"{depth}" / f"{k + 1}-of-{parts}.json" for k in range(parts)]
+        for k, manifest in enumerate(manifests):
+            segment(
+                manifest,
+                volume,
+                tmp_path / "w.safetensors",
+                settings=SETTINGS,
+                slab_depth=depth,
+                part=f"{k + 1}-of-{parts}",
+                identity="x",
+                stage="stage2",
+                device="cpu",
+            )
+        found.append([SlabVolume(manifests, name).read(0, 34) for name in ("labels", "confidence")])
+    assert set(np.unique(found[0][0])) > {255}
+    for other in found[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(found[0], other, strict=True))

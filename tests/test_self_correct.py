@@ -1,0 +1,154 @@
+"""Stage 3: what the student learns from, the teacher's pace, the watch, the verdict, resuming."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import training_case as case
+from beamseg.device import choose
+from beamseg.models import load_weights
+from beamseg.provenance import read_json
+from beamseg.self_correct import Confidence, follow, judge
+from beamseg.volumes import ArrayVolume
+from beamseg.watch import Watch, mean_iou
+
+FIXED = {"kind": "fixed", "threshold": 0.8, "quantile": 0.5, "align": False}
+
+
+@pytest.fixture(scope="module")
+def stage2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return case.run_train(tmp_path_factory.mktemp("stage2"))
+
+
+def probabilities(*first_class: float) -> torch.Tensor:
+    """One row of pixels of two classes."""
+    p = torch.tensor(first_class)
+    return torch.stack([p, 1 - p])[None, :, None, :]
+
+
+def test_one_threshold_for_all() -> None:
+    inside = torch.tensor([[[True, True, True, False]]])
+    classes, mask = Confidence(torch.tensor([0.5, 0.5]), FIXED).select(probabilities(0.85, 0.75, 0.1, 0.99), inside)
+    assert classes.flatten().tolist() == [0, 0, 1, 0]
+    assert mask.flatten().tolist() == [True, False, True, False]
+
+
+def test_a_class_has_the_quantile_of_its_own_confidence_as_threshold() -> None:
+    """Class 1 is faint: no pixel of it passes 0.8, half of them pass their own median."""
+    sure, faint = torch.linspace(0.9, 0.999, 100), 1 - torch.linspace(0.51, 0.7, 100)
+    probability = probabilities(*sure.tolist(), *faint.tolist())
+    inside = torch.ones(1, 1, 200, dtype=torch.bool)
+    for kind, wanted in (("fixed", (1.0, 0.0)), ("class", (1.0, 0.5))):
+        _, mask = Confidence(torch.tensor([0.5, 0.5]), {**FIXED, "kind": kind}).select(probability, inside)
+        kept = mask[0, 0, :100].float().mean().item(), mask[0, 0, 100:].float().mean().item()
+        assert kept == pytest.approx(wanted, abs=0.03)
+
+
+def test_alignment_holds_the_rates_of_the_anchor() -> None:
+    """A teacher that drifts to class 0 everywhere is pulled back by as much as it drifted."""
+    chosen = Confidence(torch.tensor([0.5, 0.5]), {**FIXED, "align": True})
+    inside = torch.ones(1, 1, 2, dtype=torch.bool)
+    assert torch.equal(chosen.select(probabilities(0.6, 0.4), inside)[0].flatten(), torch.tensor([0, 1]))
+    for _ in range(200):
+        classes, _ = chosen.select(probabilities(0.9, 0.7), inside)
+    assert classes.flatten().tolist() == [0, 1]
+
+
+def test_the_teacher_follows_by_equation_10() -> None:
+    teacher, student = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    teacher.weight.data.fill_(1.0)
+    student.weight.data.fill_(3.0)
+    follow(teacher, student, 0.9)
+    follow(teacher, student, 0.9)
+    assert teacher.weight.item() == pytest.approx(1.38, rel=1e-6)
+
+
+def test_mean_iou_counts_a_lost_class_as_nothing() -> None:
+    a, b = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1])
+    assert mean_iou(a, b, 3, [0, 1]) == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert mean_iou(a, b, 3, [0, 1, 2]) == pytest.approx((1 / 2 + 2 / 3) / 3)
+
+
+@pytest.fixture
+def watch(stage2: Path) -> Watch:
+    model, meta = load_weights(stage2)
+    settings = case.section("self_correct")
+    watch = Watch.of(model, [ArrayVolume(case.phantom()[0])], meta, settings, 0, choose("cpu"))
+    watch.start = {"rates": [0.9, 0.099, 0.001], "agreement": 1.0, "consistency": 0.8}
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({}, None),
+        ({"rates": [0.95, 0.05, 0.0]}, None),
+        ({"rates": [0.98, 0.02, 0.0]}, "class 1 fell from 9.9% to 2.0% of the pixels"),
+        ({"rates": [0.6, 0.4, 0.0]}, "class 1 grew from 9.9% to 40.0% of the pixels"),
+        ({"agreement": 0.5}, "only 50% of the pixels agree with stage 2"),
+        ({"consistency": 0.7}, "self-consistency 0.700 is below that of stage 2, 0.800"),
+    ],
+)
+def test_the_watch_says_what_is_wrong(watch: Watch, change: dict[str, object], wanted: str | None) -> None:
+    found = {"rates": [0.9, 0.099, 0.001], "agreement": 0.9, "consistency": 0.85, **change}
+    assert watch.failure(found) == wanted
+
+
+def test_a_collapsed_teacher_hands_on_stage_2(watch: Watch) -> None:
+    last = {"rates": [1.0, 0.0, 0.0], "agreement": 0.9, "consistency": 1.0}
+    verdict = judge(watch, {}, last)
+    assert verdict["use"] == "stage2"
+    assert verdict["reason"] == "self-correction failed the watch: class 1 fell from 9.9% to 0.0% of the pixels"
+    assert verdict["watch"]["best"] is None
+    best = {"rates": [0.9, 0.1, 0.0], "agreement": 0.9, "consistency": 0.9, "step": 50, "weights": {}}
+    verdict = judge(watch, best, last)
+    assert verdict["use"] == "stage3"
+    assert "weights" not in verdict["watch"]["best"]
+
+
+def test_stage_3_reads_no_labels_and_leaves_its_verdict(stage2: Path, tmp_path: Path) -> None:
+    verdict = case.run_self_correct(tmp_path, stage2)
+    assert read_json(tmp_path / "verdict.json") == verdict
+    assert verdict["use"] in ("stage2", "stage3")
+    curves = pd.read_csv(tmp_path / "self_correct.csv")
+    assert list(curves["step"]) == [2, 4, 6, 8]
+    assert {"loss", "kept", "rate_0", "rate_1", "agreement", "consistency"} < set(curves)
+    assert curves["kept"].between(0, 1).all()
+    assert load_weights(tmp_path / "stage3.safetensors")[1]["stage"] == "stage3"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_student_driven_wild_does_not_become_the_product(stage2: Path, tmp_path: Path) -> None:
+    """A teacher that copies a student with an absurd learning rate fails the watch, and the verdict says so."""
+    verdict = case.run_self_correct(tmp_path, stage2, lr=30.0, ema=0.0, steps=6)
+    assert verdict["use"] == "stage2"
+    assert verdict["reason"].startswith("self-correction failed the watch: ")
+    bits = [load_weights(path)[0].state_dict() for path in (stage2, tmp_path / "stage3.safetensors")]
+    assert not all(torch.equal(bits[0][name], bits[1][name]) for name in bits[0])
+
+
+def test_sigkill_anywhere_gives_the_same_bits(stage2: Path, tmp_path: Path) -> None:
+    once, again = tmp_path / "once", tmp_path / "again"
+    case.run_self_correct(once, stage2)
+    again.mkdir()
+    path = os.pathsep.join(map(str, [Path(case.__file__).parents[1] / "scripts", os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, str(Path(case.__file__)), "self_correct", str(again), "20", str(stage2)]
+    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    assert (again / ".stage3.resume.pt").exists()
+    case.run_self_correct(again, stage2)
+    for name in ("stage3.safetensors", "verdict.json"):
+        assert (again / name).read_bytes() == (once / name).read_bytes()
+    curves = [pd.read_csv(folder / "self_correct.csv").drop(columns="crops_per_s") for folder in (once, again)]
+    pd.testing.assert_frame_equal(*curves)
+    assert np.isfinite(curves[0]["loss"]).all()

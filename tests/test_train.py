@@ -1,0 +1,145 @@
+"""Stage 2: it learns, refuses what it cannot use, and an interrupted run ends with the bits of an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import training_case as case
+from beamseg import device
+from beamseg.checkpoint import Resume
+from beamseg.errors import InputError
+from beamseg.models import load_weights
+from beamseg.training import learning_rate, n_steps
+from beamseg.volumes import ArrayVolume
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return case.run_train(tmp_path_factory.mktemp("undisturbed"))
+
+
+def state_of(folder: Path) -> Path:
+    return folder / ".stage2.resume.pt"
+
+
+def test_weights_and_curves(undisturbed: Path) -> None:
+    model, meta = load_weights(undisturbed)
+    assert (meta["name"], meta["in_channels"], meta["n_classes"], meta["crop"]) == ("unet_noskip", 3, 2, 16)
+    assert torch.isfinite(model(torch.rand(1, 3, 16, 16))).all()
+    curves = pd.read_csv(undisturbed.parent / "train.csv")
+    assert list(curves["step"]) == [2, 4, 6, 8]
+    assert {"loss", "rate_0", "rate_1", "lr", "crops_per_s"} < set(curves)
+    assert (curves["rate_0"] + curves["rate_1"]).to_numpy() == pytest.approx(1.0, abs=1e-5)
+    assert not list(undisturbed.parent.glob(".*"))
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    grey, labels = case.phantom((6, 40, 40))
+    case.train(
+        [ArrayVolume(grey)],
+        [ArrayVolume(labels)],
+        tmp_path / "stage2.safetensors",
+        tmp_path / "train.csv",
+        settings=case.section("train", crop=32, steps=40, batch=4, checkpoint_s=60.0),
+        model_settings={"name": "unet", "n_slices": 3, "dropout": 0.0},
+        n_classes=2,
+        seed=0,
+        device="cpu",
+    )
+    model, _ = load_weights(tmp_path / "stage2.safetensors")
+    image = torch.from_numpy(grey[2:5].astype(np.float32) / 65535)[None]
+    with torch.no_grad():
+        found = model(image).argmax(1)[0].numpy()
+    valid = labels[3] != 255
+    assert (found == labels[3])[valid].mean() > 0.9
+
+
+def test_sigkill_anywhere_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
+    for reads in ("9", "14"):  # two kills, the second of the resumed run
+        command = [sys.executable, str(Path(case.__file__)), "train", str(tmp_path), reads]
+        path = os.pathsep.join(map(str, [Path(case.__file__).parents[1] / "scripts", os.environ.get("PYTHONPATH", "")]))
+        ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+        assert not (tmp_path / "stage2.safetensors").exists()
+    assert state_of(tmp_path).exists()
+    assert case.run_train(tmp_path).read_bytes() == undisturbed.read_bytes()
+    assert not state_of(tmp_path).exists()
+    columns = ["step", "loss", "rate_0", "rate_1", "lr"]
+    again, once = (pd.read_csv(folder / "train.csv")[columns] for folder in (tmp_path, undisturbed.parent))
+    pd.testing.assert_frame_equal(again, once)
+
+
+def test_sigterm_writes_a_state_and_the_rest_follows(undisturbed: Path, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        case.run_train(tmp_path, case.Fatal(case.phantom()[0], 7, signal.SIGTERM), checkpoint_s=1e9)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert 0 < torch.load(state_of(tmp_path), weights_only=True)["step"] < 8
+    assert case.run_train(tmp_path, checkpoint_s=1e9).read_bytes() != b""
+    assert load_bits(tmp_path) == load_bits(undisturbed.parent)
+
+
+def load_bits(folder: Path) -> dict[str, bytes]:
+    model, _ = load_weights(folder / "stage2.safetensors")
+    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
+
+
+def test_a_state_of_another_task_or_half_a_state_is_left_alone(tmp_path: Path) -> None:
+    cpu = torch.device("cpu")
+    mine, other = (Resume(tmp_path / "w.safetensors", {"lr": lr}, 0.0) for lr in (1, 2))
+    assert mine.load(cpu) is None
+    mine.save({"step": 3})
+    state = mine.load(cpu)
+    assert state is not None
+    assert state["step"] == 3
+    assert other.load(cpu) is None
+    mine.path.write_bytes(mine.path.read_bytes()[:100])
+    assert mine.load(cpu) is None
+
+
+def test_labels_that_are_no_class(tmp_path: Path) -> None:
+    grey, labels = case.phantom()
+    with pytest.raises(InputError, match=r"found:    label 7\n  expected: 0 … 1, or 255"):
+        case.train(
+            [ArrayVolume(grey)],
+            [ArrayVolume(np.where(labels == 1, 7, labels).astype(np.uint8))],
+            tmp_path / "w.safetensors",
+            tmp_path / "c.csv",
+            settings=case.section("train", crop=16, steps=2),
+            model_settings={"name": "unet_noskip", "n_slices": 3, "dropout": 0.1},
+            n_classes=2,
+            seed=0,
+            device="cpu",
+        )
+
+
+def test_steps_go_by_epochs_unless_given() -> None:
+    assert n_steps({"steps": 0, "epochs": 200, "batch": 16}, 64) == 800
+    assert n_steps({"steps": 0, "epochs": 0.01, "batch": 16}, 64) == 1
+    assert n_steps({"steps": 7, "epochs": 200, "batch": 16}, 64) == 7
+
+
+def test_learning_rate_rises_then_falls_to_a_hundredth() -> None:
+    rates = [learning_rate(step, 100, 1.0) for step in range(100)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert rates[-1] == pytest.approx(0.01, abs=0.002)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_refused() -> None:
+    with pytest.raises(InputError, match="a usable CUDA GPU"):
+        device.choose("cuda")
+    with pytest.raises(InputError, match="auto, cpu or cuda"):
+        device.choose("tpu")
+    assert device.choose("auto") == device.choose("cpu")
