@@ -18,12 +18,21 @@ from beamseg.augment import (
 )
 
 NEUTRAL = {"gamma": 1.0, "jitter_scale": 1.0, "jitter_shift": 0.0, "clahe": 0.0, "contrast": 1.0, "brightness": 0.0}
-SETTINGS = {"probability": 1.0, "gamma": 0.4, "jitter": 0.2, "clahe": 2.0, "brightness": 0.2, "contrast": 0.2}
+SETTINGS = {
+    "probability": 1.0,
+    "gamma": 0.4,
+    "jitter": 0.2,
+    "clahe": 2.0,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "shading": 0.2,
+}
 everything = np.arange(GEOMETRIES)
 
 
 def drawn(n: int = 1, **changes: float) -> dict[str, np.ndarray]:
-    return {name: np.full(n, value) for name, value in {**NEUTRAL, **changes}.items()}
+    parameters = {name: np.full(n, value) for name, value in {**NEUTRAL, **changes}.items()}
+    return {"shading": np.zeros((n, 3, 3)), **parameters}
 
 
 def test_grey_levels_to_unit() -> None:
@@ -60,6 +69,7 @@ def test_draws_keep_their_ranges_and_probability() -> None:
     found = draw_photometry(0, 0, 400, SETTINGS)
     assert np.abs(np.log(found["gamma"])).max() <= 0.4
     assert np.abs(found["brightness"]).max() <= 0.2
+    assert 0.1 < np.abs(found["shading"]).max() <= 0.2
     assert (found["clahe"].min() >= 1.0, found["clahe"].max() <= 2.0) == (True, True)
     off = draw_photometry(0, 0, 50, {**SETTINGS, "probability": 0.0})
     assert all((off[name] == value).all() for name, value in NEUTRAL.items())
@@ -81,6 +91,17 @@ def test_photometry_by_hand(change: dict[str, float], wanted: list[float]) -> No
     image = torch.tensor([0.25, 0.5]).view(1, 1, 1, 2)
     found = apply_photometry(image, torch.ones_like(image, dtype=torch.bool), drawn(**change))
     assert found.flatten().tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_shading_is_smooth_and_the_same_over_the_stack() -> None:
+    image = torch.full((1, 7, 33, 33), 0.5)
+    field = np.zeros((1, 3, 3))
+    field[0, :, 2] = 0.2
+    found = apply_photometry(image, torch.ones_like(image, dtype=torch.bool), {**drawn(), "shading": field})[0]
+    assert torch.equal(found, found[:1].expand_as(found))
+    assert found[0, 16, [0, 16, 32]].tolist() == pytest.approx([0.5, 0.5, 0.7], abs=1e-5)
+    assert found[0].diff(dim=1).abs().max() < 0.02
+    assert found[0].diff(dim=0).abs().max() < 1e-6
 
 
 def test_photometry_leaves_the_outside_alone() -> None:

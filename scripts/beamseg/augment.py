@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from .crops import keyed_rng
 
 GEOMETRIES = 8
 CLAHE_BINS = 256
+SHADING_NODES = 3
 
 
 def to_unit(grey: torch.Tensor) -> torch.Tensor:
@@ -47,16 +49,21 @@ def _turn(image: torch.Tensor, g: int) -> torch.Tensor:
 
 
 def draw_photometry(seed: int, step: int, batch: int, settings: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Parameters of the strong augmentation per crop: gamma, jitter, CLAHE clip limit (0: none), contrast, brightness.
+    """Parameters of the strong augmentation per crop: gamma, jitter, CLAHE clip limit (0: none), contrast, brightness,
+    shading.
 
     `settings` holds `probability` of each operation and the half-widths `gamma` (of log gamma), `jitter`,
-    `brightness`, `contrast`, and `clahe` (largest clip limit).
+    `brightness`, `contrast`, `shading`, and `clahe` (largest clip limit). Shading is (batch, 3, 3),
+    the others (batch,).
     """
     drawn = np.empty((batch, 6))
+    shading = np.zeros((batch, SHADING_NODES, SHADING_NODES))
     for index in range(batch):
         rng = keyed_rng(seed, "strong", step, index)
-        used = rng.random(4) < settings["probability"]
+        used = rng.random(5) < settings["probability"]
         u = rng.uniform(-1.0, 1.0, 6)
+        if used[4]:
+            shading[index] = settings["shading"] * rng.uniform(-1.0, 1.0, shading.shape[1:])
         drawn[index] = (
             np.exp(settings["gamma"] * u[0]) if used[0] else 1.0,
             1.0 + settings["jitter"] * u[1] if used[1] else 1.0,
@@ -66,19 +73,22 @@ def draw_photometry(seed: int, step: int, batch: int, settings: dict[str, Any]) 
             settings["brightness"] * u[5] if used[3] else 0.0,
         )
     names = ("gamma", "jitter_scale", "jitter_shift", "clahe", "contrast", "brightness")
-    return dict(zip(names, drawn.T, strict=True))
+    return {**dict(zip(names, drawn.T, strict=True)), "shading": shading}
 
 
 def apply_photometry(images: torch.Tensor, inside: torch.Tensor, drawn: dict[str, np.ndarray]) -> torch.Tensor:
     """Strong view of images (n, c, y, x) in 0 … 1; the outside (`inside` False) stays 0.
 
-    Gamma, then jitter (scale and shift), CLAHE, and contrast about the stack's mean with brightness.
+    Gamma, then shading (a smooth field is added), jitter (scale and shift), CLAHE, and contrast about the stack's mean
+    with brightness.
     """
 
     def column(name: str) -> torch.Tensor:
         return torch.as_tensor(drawn[name], dtype=torch.float32, device=images.device)[:, None, None, None]
 
     out = images.clamp(min=1e-6) ** column("gamma")
+    nodes = torch.as_tensor(drawn["shading"], dtype=torch.float32, device=images.device)[:, None]
+    out = out + F.interpolate(nodes, images.shape[-2:], mode="bicubic", align_corners=True)
     out = (out * column("jitter_scale") + column("jitter_shift")).clamp_(0.0, 1.0)
     chosen = np.flatnonzero(drawn["clahe"])
     if len(chosen):

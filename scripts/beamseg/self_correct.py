@@ -77,6 +77,18 @@ class Confidence:
         self.anchor, self.mean, self.histogram = state["anchor"], state["mean"], state["histogram"]
 
 
+def within_margin(inside: torch.Tensor, margin: int) -> torch.Tensor:
+    """Pixels `margin` px (a quarter of the crop at most) or more from the crop's border, bool (n, y, x).
+
+    Near the border the teacher sees half of a pixel's surroundings; what it says there would be learned.
+    """
+    margin = min(margin, inside.shape[-1] // 4)
+    kept = torch.zeros_like(inside)
+    middle = slice(margin, inside.shape[-1] - margin)
+    kept[:, middle, middle] = inside[:, middle, middle]
+    return kept
+
+
 @torch.no_grad()
 def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """The teacher's weights as the exponential moving average of the student's (equation 10)."""
@@ -160,7 +172,7 @@ def self_correct(
             which = augment.draw_geometry(seed, step, crops.batch)
             weak = weak_images(grey, which, compute)
             everywhere = augment.apply_geometry(torch.from_numpy(grey != OUTSIDE).to(compute.device), which)
-            inside = everywhere[:, meta["in_channels"] // 2]
+            inside = within_margin(everywhere[:, meta["in_channels"] // 2], settings["margin"])
             with torch.no_grad(), compute.precision():
                 predicted = teacher(weak).softmax(1)
             classes, mask = confidence.select(predicted, inside)

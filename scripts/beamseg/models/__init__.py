@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from ..errors import InputError
@@ -40,7 +40,7 @@ def save_weights(path: str | Path, model: nn.Module, meta: dict[str, Any]) -> No
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"model": canonical_json(meta)})
+        temporary.write_bytes(save(tensors, metadata={"model": canonical_json(meta)}))  # save_file makes it mode 0600
 
 
 def load_weights(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
