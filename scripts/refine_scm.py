@@ -1,10 +1,9 @@
 """Rule refine_scm: the spatial continuity model over every slice."""
 
-from beamseg.refine_scm import refine_scm
-
 from beamseg.inputs import chosen_labels, many
 from beamseg.job import job
 from beamseg.provenance import identity, read_json
+from beamseg.refine_scm import refine_scm
 from beamseg.slabs import SlabVolume
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Rule segment: labels and confidence of one stage's network, slab by slab."""
 
-from beamseg.segment import segment
-
 from beamseg.inputs import many
 from beamseg.job import job
 from beamseg.provenance import identity, read_json
+from beamseg.segment import segment
 from beamseg.volumes import open_normalized
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Rule self_correct: stage 3, a teacher and a student without the pseudo-labels."""
 
-from beamseg.self_correct import self_correct
-
 from beamseg.inputs import many, reference_volumes
 from beamseg.job import job
 from beamseg.provenance import identity
+from beamseg.self_correct import self_correct
 
 if __name__ == "__main__":
     with job(snakemake):

@@ -5,4 +5,4 @@ from beamseg.simulate import simulate
 
 if __name__ == "__main__":
     with job(snakemake):
-        simulate(snakemake.output.scan, snakemake.output.truth, snakemake.params.settings)
+        simulate(snakemake.output.scan, snakemake.output.truth, snakemake.params.settings, snakemake.threads)

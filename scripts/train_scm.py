@@ -1,11 +1,10 @@
 """Rule train_scm: a spatial continuity model learns what MPP does, from the masks around a slice."""
 
-from beamseg.train_scm import train_scm
-
 from beamseg.inputs import chosen_labels, many, per_scan, user_labels
 from beamseg.job import job
 from beamseg.provenance import identity, read_json
 from beamseg.slabs import SlabVolume
+from beamseg.train_scm import train_scm
 
 if __name__ == "__main__":
     with job(snakemake):

@@ -67,7 +67,7 @@ def test_a_scan_added_to_a_full_group_changes_no_identity(runs):
 
 
 def test_scans_of_a_group_must_agree_on_what_they_share(runs):
-    with pytest.raises(InputError, match=r"key 'train'") as caught:
+    with pytest.raises(InputError, match=r"group 'g': train.lr") as caught:
         runs(["a\tx.h5\tg\t0.1", "b\ty.h5\tg\t0.2"], "sample\tpath\tgroup\ttrain.lr")
     assert "groups of their own" in caught.value.remedy
 

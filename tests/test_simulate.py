@@ -21,7 +21,7 @@ SCHEMA = safe_load((Path(__file__).parents[1] / "workflow/schemas/phantom.yaml")
 
 
 def phantom(**changes: Any) -> dict[str, Any]:
-    return {**defaults(SCHEMA), "size": [16, 64, 64], "angles": 60, "workers": 1, **changes}
+    return {**defaults(SCHEMA), "size": [16, 64, 64], "angles": 60, **changes}
 
 
 QUIET = {"dose": 1e12, "rings": 0.0, "hardening": 0.0, "drift": 0.0, "blur": 0.0}
@@ -154,7 +154,7 @@ def test_detector_gain_makes_rings() -> None:
 
 def test_equal_settings_give_equal_bytes_whatever_the_workers(tmp_path: Path) -> None:
     for name, workers in (("a", 1), ("b", 1), ("c", 2)):
-        simulate_scan(tmp_path / f"{name}.h5", tmp_path / f"{name}_truth.h5", phantom(workers=workers))
+        simulate_scan(tmp_path / f"{name}.h5", tmp_path / f"{name}_truth.h5", phantom(), workers)
     for kind in ("", "_truth"):
         assert len({file_digest(tmp_path / f"{name}{kind}.h5") for name in "abc"}) == 1
     simulate_scan(tmp_path / "d.h5", tmp_path / "d_truth.h5", phantom(seed=1))

@@ -16,7 +16,7 @@ BASEDIR = Path(__file__).resolve().parents[1]
 TINY: dict[str, Any] = {
     "samples": "config/samples.tsv",
     "preset": "srct",
-    "phantom": {"size": [32, 96, 96], "angles": 120, "workers": 1},
+    "phantom": {"size": [32, 96, 96], "angles": 120},
     "slab_depth": 16,
     "train": {"steps": 12, "batch": 2, "crop": 32},
     "self_correct": {"steps": 8},

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .config import PHANTOM, Run
+from .config import PHANTOM, Run, flatten
 from .errors import InputError
 from .provenance import digest
 
@@ -67,17 +67,18 @@ class Runs:
         self._check_groups()
 
     def _check_groups(self) -> None:
-        for group, members in self.groups.items():
-            first = self.runs[members[0]]
-            for stage, entry in STAGES.items():
-                if entry.scope != "group":
-                    continue
-                for key in entry.settings:
-                    for name in members[1:]:
-                        if key != "classes" and self._setting(name, key) != self._setting(first.name, key):
+        """Scans of a group share the group's stages, so they must agree on every key that these read."""
+        keys = {key: stage for stage, entry in STAGES.items() if entry.scope == "group" for key in entry.settings}
+        keys.pop("classes")
+        for group, (first, *others) in self.groups.items():
+            for key, stage in keys.items():
+                for name in others:
+                    mine, theirs = (dict(flatten({key: self._setting(n, key)})) for n in (first, name))
+                    for leaf in sorted(mine.keys() | theirs.keys()):
+                        if mine.get(leaf) != theirs.get(leaf):
                             raise InputError(
-                                f"group {group!r}, key {key!r}",
-                                f"{self._setting(name, key)!r} for {name}, {self._setting(first.name, key)!r} for {first.name}",
+                                f"group {group!r}: {leaf}",
+                                f"{mine.get(leaf)!r} for {first}, {theirs.get(leaf)!r} for {name}",
                                 f"one value, since scans of a group share {stage}",
                                 "give the scans the same value, or put them into groups of their own",
                             )

@@ -245,11 +245,11 @@ def _make_slice(task: tuple[Sample, dict[str, Any], int]) -> tuple[np.ndarray, n
     return measure_slice(attenuation, settings, index), truth
 
 
-def _slices(settings: dict[str, Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _slices(settings: dict[str, Any], workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Reconstructed slice and truth, in order of z, whatever the number of workers."""
     depth = settings["size"][0]
     tasks = zip(repeat(make_sample(settings)), repeat(settings), range(depth), strict=False)
-    workers = min(settings["workers"], depth)
+    workers = min(workers, depth)
     if workers == 1:
         yield from map(_make_slice, tasks)
         return
@@ -301,7 +301,7 @@ def _describe(file: h5py.File, data: h5py.Dataset, settings: dict[str, Any]) -> 
     file.create_dataset("process/acquisition/number_of_angles", data=settings["angles"])
 
 
-def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
+def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any], workers: int = 1) -> dict[str, Any]:
     """Write a simulated scan as Data Exchange HDF5, and its truth in a file of its own.
 
     Parameters
@@ -312,6 +312,8 @@ def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any]) -
         `/truth`, uint8 (z, y, x), with the attribute `classes`.
     settings : dict
         The section `phantom`, filled from its schema.
+    workers : int
+        Processes; the result does not depend on it.
 
     Returns
     -------
@@ -340,7 +342,7 @@ def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any]) -
         _describe(scan, data, settings)
         truth.attrs["classes"] = list(CLASSES)
         truth.attrs["axes"] = "z:y:x"
-        slices = tqdm(_slices(settings), desc="simulate", total=shape[0], unit="slice", mininterval=5)
+        slices = tqdm(_slices(settings, workers), desc="simulate", total=shape[0], unit="slice", mininterval=5)
         for index, (grey, label) in enumerate(slices):
             data[index], truth[index] = grey, label
             voxels += np.bincount(label.ravel(), minlength=len(CLASSES))
