@@ -10,13 +10,12 @@ if __name__ == "__main__":
     with job(snakemake):
         files, params = snakemake.input, snakemake.params
         settings = params.settings
-        scans = len(many(files.scans))
         labels = chosen_labels(files)
-        raw = [SlabVolume(paths, "labels") for paths in per_scan(labels, scans)]
+        raw = [SlabVolume(paths, "labels") for paths in per_scan(labels)]
         inputs = {"raw": labels, "mpp": many(files.mpp), "user": many(files.labels)}
         train_scm(
             raw,
-            [SlabVolume(paths, "labels") for paths in per_scan(files.mpp, scans)],
+            [SlabVolume(paths, "labels") for paths in per_scan(files.mpp)],
             [user_labels(settings["labels"], path, v.shape) for path, v in zip(params.labels, raw, strict=True)],
             snakemake.output.weights,
             snakemake.output.curves,

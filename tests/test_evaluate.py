@@ -13,7 +13,7 @@ import yaml
 
 from beamseg.counts import Counts, encode_truth, windows
 from beamseg.errors import InputError
-from beamseg.evaluate import choose_product, evaluate, stage_table
+from beamseg.evaluate import choose_product, evaluate, lost_classes, stage_table
 from beamseg.provenance import read_json
 from beamseg.volumes import ArrayVolume
 
@@ -311,3 +311,12 @@ def test_the_schema_fills_what_evaluate_reads() -> None:
     jsonschema.validate({"truth_map": {"2": 1, "3": None}, "truth_names": {"1": "yarn"}}, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"truth_map": {"2": "yarn"}}, schema)
+
+
+def test_a_class_that_nearly_vanishes_is_named_and_a_rare_one_is_not() -> None:
+    fractions: dict[str, dict[str, float | None]] = {
+        "pseudo_labels": {"a": 0.9, "b": 0.099, "c": 0.001, "d": None},
+        "stage2": {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0},
+        "mpp": {"a": 0.97, "b": 0.03, "c": 0.0, "d": 0.0},
+    }
+    assert lost_classes(fractions) == {"stage2": ["b"], "mpp": []}

@@ -27,7 +27,8 @@ FIXED = {"kind": "fixed", "threshold": 0.8, "quantile": 0.5, "align": False}
 
 @pytest.fixture(scope="module")
 def stage2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return case.run_train(tmp_path_factory.mktemp("stage2"))
+    """Trained until it tells the two classes apart, so that there is something to lose."""
+    return case.run_train(tmp_path_factory.mktemp("stage2"), steps=40, checkpoint_s=60.0)
 
 
 def probabilities(*first_class: float) -> torch.Tensor:
@@ -131,6 +132,7 @@ def test_stage_3_reads_no_labels_and_leaves_its_verdict(stage2: Path, tmp_path: 
 def test_a_student_driven_wild_does_not_become_the_product(stage2: Path, tmp_path: Path) -> None:
     """A teacher that copies a student with an absurd learning rate fails the watch, and the verdict says so."""
     verdict = case.run_self_correct(tmp_path, stage2, lr=30.0, ema=0.0, steps=6)
+    assert min(verdict["watch"]["start"]["rates"]) > 0.2
     assert verdict["use"] == "stage2"
     assert verdict["reason"].startswith("self-correction failed the watch: ")
     bits = [load_weights(path)[0].state_dict() for path in (stage2, tmp_path / "stage3.safetensors")]

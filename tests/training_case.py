@@ -62,7 +62,7 @@ def run_train(folder: Path, volume: ArrayVolume | None = None, **changes: Any) -
         [ArrayVolume(labels)],
         out,
         folder / "train.csv",
-        settings=section("train", crop=16, steps=8, **changes),
+        settings=section("train", **{"crop": 16, "steps": 8, **changes}),
         model_settings={"name": "unet_noskip", "n_slices": 3, "dropout": 0.1},
         n_classes=2,
         seed=3,

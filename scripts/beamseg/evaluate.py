@@ -17,6 +17,8 @@ from .provenance import atomic_path, write_json
 from .slabs import UNLABELLED
 from .volumes import Volume
 
+LOST_FROM = 0.002
+LOST_BELOW = 0.2
 DEFINITIONS = {
     "accuracy": "share of the voxels in the field of view whose truth is a class other than background that got it",
     "iou": "intersection over union, over all of the field of view; null if the truth has no such voxel",
@@ -162,6 +164,22 @@ def choose_product(
     }
 
 
+def lost_classes(fractions: dict[str, dict[str, float | None]]) -> dict[str, list[str]]:
+    """Stage -> classes that hold LOST_FROM or more of the first stage's voxels and less than LOST_BELOW of that here.
+
+    A cluster too many is meant to go; a phase that goes is a collapse. Which it is the user sees, so the loss is said.
+    """
+    first, *others = fractions
+    return {
+        stage: [
+            name
+            for name, share in fractions[first].items()
+            if (share or 0) >= LOST_FROM and (fractions[stage][name] or 0) < LOST_BELOW * (share or 0)
+        ]
+        for stage in others
+    }
+
+
 def _describe(
     result: dict[str, Any], counts: Counts, table: list[dict[str, Any]], shape: tuple[int, int, int], trust: bool
 ) -> None:
@@ -180,6 +198,7 @@ def _describe(
         if trust and name != "pseudo_labels":
             stage["confidence"] = {c: _ratio(counts.confidence[name][i], 255 * totals[i]) for i, c in enumerate(names)}
             stage["mean_confidence"] = _ratio(counts.confidence[name][:n].sum(), 255 * totals[:n].sum())
+    result["lost_classes"] = lost_classes({name: stage["fractions"] for name, stage in result["stages"].items()})
     result["agreement"] = []
     result["moves"] = {}
     for (a, b), pairs in counts.pairs.items():
@@ -333,7 +352,11 @@ def stage_table(result: dict[str, Any]) -> str:
     lines = [_line(header, widths), "  ".join("-" * width for width in widths)]
     lines += [_line(row, widths) for row in rows]
     product = result["product"]
-    return "\n".join([*lines, f"* the product is {STAGES[product['stage']]}: {product['reason']}"])
+    lines.append(f"* the product is {STAGES[product['stage']]}: {product['reason']}")
+    lost = result["lost_classes"].get(product["stage"])
+    if lost:
+        lines.insert(0, f"WARNING: the product has lost {', '.join(lost)}; were these clusters too many?")
+    return "\n".join(lines)
 
 
 def _line(cells: list[str], widths: list[int]) -> str:

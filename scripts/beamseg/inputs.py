@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -30,11 +32,9 @@ def chosen_labels(files: Any) -> list[str]:
     return many(files.get(stage))
 
 
-def per_scan(manifests: Any, scans: int) -> list[list[str]]:
-    """Manifests of several scans' parts, in the order of the scans, split into one list per scan."""
-    paths = many(manifests)
-    size = len(paths) // scans
-    return [paths[start : start + size] for start in range(0, len(paths), size)]
+def per_scan(manifests: Any) -> list[list[str]]:
+    """Manifests of several scans' parts, one list per scan: parts of a scan lie in one folder, next to each other."""
+    return [list(parts) for _, parts in groupby(many(manifests), key=os.path.dirname)]
 
 
 def stage_volumes(files: Any) -> dict[str, Volume]:
@@ -50,8 +50,8 @@ def stage_volumes(files: Any) -> dict[str, Volume]:
 def reference_volumes(files: Any) -> list[Volume]:
     """Normalized volumes of the reference scans that a group's stage trains on."""
     scans = many(files.scans)
-    grey = per_scan(files.grey, len(scans))
-    return [open_normalized(scan, files.plan, manifests) for scan, manifests in zip(scans, grey, strict=True)]
+    pairs = zip(scans, per_scan(files.grey), strict=True)
+    return [open_normalized(scan, files.plan, manifests) for scan, manifests in pairs]
 
 
 def user_labels(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> Volume | None:

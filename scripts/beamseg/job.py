@@ -16,7 +16,7 @@ from types import FrameType
 from typing import IO, Any
 
 from .errors import InputError
-from .provenance import write_json
+from .provenance import read_json, write_json
 
 
 class Tee:
@@ -46,27 +46,36 @@ class Tee:
 def job(snakemake: Any) -> Iterator[None]:
     """Run a script: output goes to the rule's log, errors are put in words, the end is recorded beside the log.
 
-    The record `<log>.json` (stage, sample, state, cause, remedy, code digest, seconds, memory) is what the summary
-    reads; a job that was killed leaves the state `running`.
+    The record `<log>.json` (stage, sample, state, cause, remedy, outputs, code digest, seconds, memory) is what the
+    summary reads; a job that was killed leaves the state `running`.
+
+    Raises
+    ------
+    SystemExit
+        Status 1 after an error, or if an earlier job for the same log still runs on this host.
     """
     log = Path(str(snakemake.log[0]))
     log.parent.mkdir(parents=True, exist_ok=True)
     record = log.with_name(log.name + ".json")
+    _refuse_beside_another(record, snakemake.rule)
     wildcards = dict(snakemake.wildcards.items())
     entry: dict[str, Any] = {
         "stage": snakemake.rule,
         "sample": wildcards.get("sample") or wildcards.get("group"),
         "state": "running",
         "log": str(log),
+        "outputs": [str(path) for path in snakemake.output],
         "code": snakemake.params.get("code"),
         "pid": os.getpid(),
+        "started": start_of(os.getpid()),
         "host": socket.gethostname(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
     write_json(record, entry)
-    os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
     started = time.monotonic()
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    previous = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, _interrupt)
     with open(log, "w") as file:
         stdout, stderr = sys.stdout, sys.stderr
         sys.stdout = sys.stderr = Tee(file)
@@ -96,13 +105,54 @@ def job(snakemake: Any) -> Iterator[None]:
             raise SystemExit(1) from None
         finally:
             sys.stdout, sys.stderr = stdout, stderr
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous:
+                signal.signal(number, handler)
             entry["seconds"] = round(time.monotonic() - started, 1)
             peak = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
             entry["max_rss_mb"] = round(max(peak) / 1024)
             write_json(record, entry)
 
 
+def start_of(pid: int) -> str | None:
+    """When a process of this host started, as boot and clock tick; None if it has ended or /proc does not tell.
+
+    Process numbers are used again; a number together with its start is not.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else f"{boot} {fields[19]}"
+
+
+def alive(entry: dict[str, Any]) -> bool:
+    """Whether the job of a record still runs here; of another host's nothing is known, and nothing assumed."""
+    started = entry.get("started")
+    return entry["host"] == socket.gethostname() and started is not None and start_of(entry["pid"]) == started
+
+
+def _refuse_beside_another(record: Path, stage: str) -> None:
+    """Two jobs must not write one result: after an unlock by hand, one may still be left of a killed Snakemake."""
+    if not record.exists():
+        return
+    entry = read_json(record)
+    if entry["state"] == "running" and alive(entry) and entry["pid"] != os.getpid():
+        error = InputError(
+            str(record),
+            f"process {entry['pid']}, left by an earlier Snakemake, is still at this",
+            "no other job for the same result",
+            "run `beamseg recover`, then the same command again",
+        )
+        print(f"error in {stage}: {error}", file=sys.stderr)
+        raise SystemExit(1)
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     """SIGTERM ends a job as an exception, so that resume state and temporary files are dealt with."""
     raise SystemExit(128 + number)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C does what SIGTERM does at that moment: in a training, save the state first."""
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -141,9 +141,10 @@ def verdicts(result: dict[str, Any], scan: dict[str, Any], plan: dict[str, Any])
             found.append(("warn", "truth", f"{STAGES[best]} is nearer to the truth than the product (by mean IoU)."))
     else:
         found.append(("note", "truth", "none was given: the numbers below compare stages with each other only."))
-    empty = [name for name, share in last["fractions"].items() if not share]
-    if empty:
-        found.append(("warn", "classes", f"the product has no voxel of {', '.join(empty)}."))
+    lost = result["lost_classes"].get(product["stage"])
+    if lost:
+        text = f"the product has lost {', '.join(lost)}: clusters too many, or a network trained too little."
+        found.insert(0, ("bad", "classes", text))
     if last.get("mean_confidence") is not None:
         sure = {name: value for name, value in last["confidence"].items() if value is not None}
         least = min(sure, key=lambda name: sure[name])

@@ -16,10 +16,12 @@ from .clusters import LABELERS, rebin
 from .config import PHANTOM, load_runs
 from .errors import InputError
 from .figures import contact_sheet
+from .ingest import field_of_view
 from .provenance import atomic_path, write_json
 from .readers import open_source
 from .runs import scan_path
-from .volumes import MAX_GREY
+from .slabs import UNLABELLED
+from .volumes import MAX_GREY, OUTSIDE, fov_mask, normalize_block
 
 CROP = (64, 512, 512)
 CLUSTERS = range(2, 9)
@@ -67,6 +69,14 @@ def cut_crop(source: Any, binning: int) -> tuple[np.ndarray, tuple[int, int, int
     return block, (z, y, x)
 
 
+def crop_fov(fov: dict[str, Any], corner: tuple[int, int, int], binning: int) -> dict[str, Any]:
+    """The field of view of a scan in the pixels of its binned crop."""
+    if "radius" not in fov:
+        return fov
+    centre = {key: (fov[key] - first) / binning for key, first in (("cy", corner[1]), ("cx", corner[2]))}
+    return {**fov, **centre, "radius": fov["radius"] / binning}
+
+
 def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int, train: bool = True) -> None:
     """Cut a crop, draw the contact sheet over K = 2 … 8, and run the workflow on it in `results/preview/<sample>`.
 
@@ -100,17 +110,21 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
         if voxel:
             data.attrs["voxel_size_um"] = voxel
     write_json(folder / "crop.json", {"corner_zyx": list(corner), "shape": list(block.shape), "binning": binning})
-    low, high = np.nanpercentile(block, run.get("plan.percentiles"))
-    grey = 1 + np.clip((block - low) / (high - low), 0, 1) * (MAX_GREY - 1)
-    grey = np.nan_to_num(grey).round().astype(np.uint16)
+    fov = crop_fov(field_of_view(source, run.get("ingest.fov")), corner, binning)
+    inside = fov_mask(fov, 0, block.shape[1], 0, block.shape[2])
+    seen = block if inside is None else block[:, inside]
+    low, high = np.nanpercentile(seen, run.get("plan.percentiles"))
+    grey = normalize_block(block, {"range": [low, high], "fov": fov})
     counts = np.bincount(grey.ravel(), minlength=MAX_GREY + 1)
-    counts[0] = 0
     labeler = LABELERS[run.get("pseudo_label.labeler")]
     middle = grey[len(grey) // 2]
     levels, weights = rebin(counts)
     cuts = {k: labeler(levels, weights, k, run.get("seed")) for k in CLUSTERS}
     sheet = folder / "contact_sheet.png"
-    contact_sheet(middle, {k: np.digitize(middle, cut).astype(np.uint8) for k, cut in cuts.items()}, sheet, voxel)
+    labels = {k: np.digitize(middle, cut).astype(np.uint8) for k, cut in cuts.items()}
+    for image in labels.values():
+        image[middle == OUTSIDE] = UNLABELLED
+    contact_sheet(middle, labels, sheet, voxel)
     print(f"crop at z, y, x = {corner}, shape {block.shape}; clusters for K = 2 … 8: {sheet}")
     if not train:
         return

@@ -6,13 +6,18 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+DAY_S = 86400
 
 
 def canonical_json(value: Any) -> str:
@@ -60,10 +65,12 @@ def identity(stage: str, settings: Any, inputs: dict[str, str | Path | list[str]
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is fsynced and renamed, else removed.
 
-    A reader sees the old file or the new one, never half of one, whenever the writer is killed.
+    A reader sees the old file or the new one, never half of one, whenever the writer is killed. What killed writers
+    left in the folder is removed by the next one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path.parent.resolve())
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -80,6 +87,33 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.close(directory)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@cache
+def _remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes that have ended, once per process and folder.
+
+    Those of another host may have a live writer, so they go after a day without a write.
+    """
+    for path in folder.glob(".*.tmp"):
+        name = re.fullmatch(r"\..+?\.(\d+)\.tmp", path.name)
+        if name is None:
+            continue
+        here = path.name.endswith(f".{socket.gethostname()}.{name[1]}.tmp")
+        with suppress(OSError):
+            if not _runs(int(name[1])) if here else time.time() - path.stat().st_mtime > DAY_S:
+                path.unlink()
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this number is there, whoever's it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_json(path: str | Path, value: Any) -> None:

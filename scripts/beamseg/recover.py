@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -12,64 +13,108 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .job import alive, start_of
 from .summary import records
 
-GRACE = 20.0
+GRACE_S = 20.0
+SLURM_GRACE_S = 120.0
 
 
 def recover(workdir: Path, basedir: Path) -> int:
-    """End recorded jobs that still run, here or on Slurm, and unlock; the same command then goes on.
+    """End what still runs here or on Slurm, and unlock; the same command then goes on.
 
-    Jobs get SIGTERM, on which trainings save their state, and SIGKILL after 20 s.
+    A Snakemake that is still there (one that got SIGTERM waits for its jobs) is told to start no further job. Jobs get
+    SIGTERM, on which trainings save their state, and SIGKILL after 20 s. While a job on another host may still write,
+    nothing is unlocked.
 
     Returns
     -------
     int
-        Exit status: 0, or 1 if Snakemake could not unlock.
+        Exit status: 0, or 1 if the directory stays locked.
     """
-    running = [entry for entry in records(workdir / "logs") if entry["state"] == "running"]
-    for entry in running:
-        if entry.get("slurm_job") and shutil.which("scancel"):
-            subprocess.run(["scancel", str(entry["slurm_job"])], check=False)
-            print(f"cancelled Slurm job {entry['slurm_job']}: {entry['stage']} of {entry['sample']}")
-        elif entry["host"] == socket.gethostname() and _is_job(entry):
-            end_process(entry["pid"])
-            print(f"ended process {entry['pid']}: {entry['stage']} of {entry['sample']}")
-        elif entry["host"] != socket.gethostname():
-            print(f"left alone: {entry['stage']} of {entry['sample']}, process {entry['pid']} on {entry['host']}")
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(basedir / "Snakefile"),
-        "--unlock",
-        "--quiet",
-        "all",
-    ]
-    done = subprocess.run([*command, "--cores", "1"], cwd=workdir, check=False)
+    schedulers = snakemakes_in(workdir)
+    for pid, started in schedulers:
+        _signal(pid, started, signal.SIGTERM)
+        print(f"told snakemake, process {pid}, to stop")
+    out_of_reach = [entry for entry in records(workdir / "logs") if entry["state"] == "running" and not _end(entry)]
+    for entry in out_of_reach:
+        print(f"may still run: {entry['stage']} of {entry['sample']}, process {entry['pid']} on {entry['host']}")
+    for pid, started in schedulers:
+        if not end_process(pid, started):
+            print(f"not unlocked: snakemake, process {pid}, does not end")
+            return 1
+    if out_of_reach:
+        hosts = ", ".join(sorted({entry["host"] for entry in out_of_reach}))
+        print(f"not unlocked: run `beamseg recover` on {hosts}; if that is gone for good, `snakemake --unlock` here")
+        return 1
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(basedir / "Snakefile"), "--unlock"]
+    done = subprocess.run([*command, "--quiet", "all", "--cores", "1"], cwd=workdir, check=False)
     if done.returncode == 0:
         print("unlocked; start the same snakemake command again")
     return int(done.returncode != 0)
 
 
-def _is_job(entry: dict[str, Any]) -> bool:
-    """Whether the process is the recorded job, and not another that took its number."""
-    try:
-        command = Path(f"/proc/{entry['pid']}/cmdline").read_bytes().decode(errors="replace")
-    except OSError:
+def snakemakes_in(workdir: Path) -> list[tuple[int, str]]:
+    """Number and start of every process of this user that is a Snakemake working in a directory."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            here = (folder / "cwd").resolve(strict=True) == workdir.resolve()
+        except OSError:
+            continue
+        names = {Path(word).name for word in words[:4]}
+        if here and pid != os.getpid() and "snakemake" in names and (started := start_of(pid)):
+            found.append((pid, started))
+    return found
+
+
+def _end(entry: dict[str, Any]) -> bool:
+    """End the job of a record that says `running`; False if it may still run where this process cannot see it."""
+    what = f"{entry['stage']} of {entry['sample']}"
+    if entry["host"] == socket.gethostname():
+        if not alive(entry):
+            return True
+        ended = end_process(entry["pid"], entry["started"])
+        if ended:
+            print(f"ended process {entry['pid']}: {what}")
+        return ended
+    job = entry.get("slurm_job")
+    # The allocation that this process runs in is never cancelled.
+    if not job or job == os.environ.get("SLURM_JOB_ID") or not shutil.which("scancel"):
         return False
-    return ".snakemake/scripts" in command or "snakemake" in command
+    subprocess.run(["scancel", str(job)], check=False, capture_output=True)
+    deadline = time.monotonic() + SLURM_GRACE_S
+    while time.monotonic() < deadline:
+        queue = subprocess.run(
+            ["squeue", "--noheader", "--jobs", str(job)], capture_output=True, text=True, check=False
+        )
+        # Slurm forgets ended jobs after a while, and then calls the number invalid.
+        if not queue.stdout.strip() and (queue.returncode == 0 or "Invalid job id" in queue.stderr):
+            print(f"Slurm job {job} has ended: {what}")
+            return True
+        time.sleep(2)
+    return False
 
 
-def end_process(pid: int) -> None:
-    """SIGTERM, then SIGKILL once the grace period is over."""
-    try:
-        os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE
+def end_process(pid: int, started: str) -> bool:
+    """SIGTERM, then SIGKILL once the grace period is over; whether the process has ended.
+
+    A process that has taken the number since is left alone.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + GRACE_S
+        _signal(pid, started, number)
         while time.monotonic() < deadline:
-            os.kill(pid, 0)
-            time.sleep(0.2)
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+            if start_of(pid) != started:
+                return True
+            time.sleep(0.1)
+    return False
+
+
+def _signal(pid: int, started: str, number: signal.Signals) -> None:
+    if start_of(pid) == started:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+            os.kill(pid, signal.SIGCONT)  # a suspended process hears no SIGTERM

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-import os
+import re
 import shutil
-import socket
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .code import code_digest
+from .config import PHANTOM, Run
 from .evaluate import stage_table
+from .job import alive
 from .provenance import atomic_path, read_json
 from .runs import STAGES, Runs
 
@@ -45,37 +46,62 @@ def _records_of(stage: str, who: str, logs: Path) -> list[dict[str, Any]]:
 
 
 def run_state(runs: Runs, name: str, results: Path = Path("results"), logs: Path = Path("logs")) -> dict[str, str]:
-    """State of one run: done, or the first stage that failed, was killed or did not start."""
+    """State of one run: done, or the first of its stages that failed, was killed or did not finish.
+
+    Records of stages and parts that the configuration no longer asks for are left out.
+    """
     row = {"sample": name, "stage": "", "state": "done", "cause": "", "remedy": "", "log": ""}
-    stages = [*STAGES, "report", "export"]
-    chain = [(stage, runs.owner(stage, name) if stage in STAGES else name) for stage in stages]
-    for stage, who in chain:
+    for stage in stages_of(runs.runs[name]):
+        owned = "normalize" if stage == "release" else stage
+        who = runs.owner(owned, name) if owned in STAGES else name
         for entry in _records_of(stage, who, logs):
-            if entry["state"] == "done":
-                row["stage"] = stage
+            part = re.search(r"/\d+-of-(\d+)\.log$", entry["log"])
+            if part and int(part[1]) != runs.runs[name].get("parts"):
                 continue
-            killed = entry["state"] == "running"
-            if killed and _alive(entry):
-                return row | {"stage": stage, "state": "running", "log": entry["log"]}
-            return row | {
-                "stage": stage,
-                "state": "killed" if killed else "failed",
-                "cause": "the job was killed (memory, time limit, or by hand)" if killed else entry["cause"],
-                "remedy": "run the same command again; if it recurs, raise memory or time"
-                if killed
-                else entry["remedy"],
-                "log": entry["log"],
-            }
+            if entry["state"] != "done":
+                return row | {"stage": stage} | _unfinished(entry)
+            row["stage"] = stage
+            lost = [path for path in entry.get("outputs", []) if not (results.parent / path).exists()]
+            if lost:
+                return row | {
+                    "state": "not finished",
+                    "cause": f"{lost[0]} is not there: removed, or its job ended before it could write a log",
+                    "remedy": "run the same command again; if it recurs, see .snakemake/log",
+                    "log": entry["log"],
+                }
     if not (results / name / "labels.json").exists() or not (results / name / "report.html").exists():
         return row | {"state": "not finished", "remedy": "run the same command again"}
     return row
 
 
-def _alive(entry: dict[str, Any]) -> bool:
-    """Whether the process of a record still runs here; of another host's nothing is known, and nothing assumed."""
-    if entry["host"] != socket.gethostname():
-        return False
-    return Path(f"/proc/{entry['pid']}").exists() and entry["pid"] != os.getpid()
+def stages_of(run: Run) -> list[str]:
+    """Stages that the configuration of a run asks for, in order."""
+    left_out = set()
+    if run.get("path") != PHANTOM:
+        left_out.add("simulate")
+    if run.get("stage3") == "none":
+        left_out |= {"self_correct", "segment_stage3"}
+    if "mpp" not in run.get("refine"):
+        left_out.add("refine_mpp")
+    if "scm" not in run.get("refine"):
+        left_out |= {"train_scm", "refine_scm"}
+    if run.get("keep") != "minimal":
+        left_out.add("release")
+    return [stage for stage in [*STAGES, "report", "export", "release"] if stage not in left_out]
+
+
+def _unfinished(entry: dict[str, Any]) -> dict[str, str]:
+    """State, cause, remedy and log of a record that is not done."""
+    if entry["state"] == "failed":
+        return {key: str(entry[key]) for key in ("state", "cause", "remedy", "log")}
+    if alive(entry):
+        return {"state": "running", "log": entry["log"]}
+    return {
+        "state": "killed",
+        "cause": "the job was killed (memory, time limit, or by hand)",
+        "remedy": "run the same command again; if it recurs, raise memory or time",
+        "log": entry["log"],
+    }
 
 
 def stale_results(logs: Path = Path("logs")) -> list[str]:

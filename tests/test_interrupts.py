@@ -1,0 +1,328 @@
+"""Jobs, and Snakemake itself, are killed in the middle of their work; the same command then ends as if nothing was."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+
+from beamseg.config import load_runs
+from beamseg.job import alive, start_of
+from beamseg.provenance import read_json, write_json
+from beamseg.recover import end_process, recover
+from beamseg.runs import Runs
+from beamseg.summary import run_state
+from workflow import BASEDIR, TINY, Workflow, environment
+
+SLABS = ("normalize", "segment_stage2", "segment_stage3", "refine_mpp", "refine_scm")
+GROUP, SCAN, PART = "results/groups/a", "results/a", "1-of-1.json"
+# Of each stage: what it leaves, the target first, and what shows that it is in the middle of its work.
+STAGES: dict[str, tuple[list[str], str]] = {
+    "simulate": ([f"{SCAN}/phantom.h5", f"{SCAN}/phantom_truth.h5"], f"{SCAN}/.phantom.h5.*.tmp"),
+    "ingest": ([f"{SCAN}/scan.json", f"{SCAN}/source.json", f"{SCAN}/.ingest.json"], ""),
+    "histogram": ([f"{SCAN}/histogram.npz"], ""),
+    "plan": ([f"{GROUP}/plan.json"], ""),
+    "normalize": ([f"{SCAN}/normalize/{PART}", f"{SCAN}/normalize"], f"{SCAN}/normalize/slab_000000.h5"),
+    "pseudo_label": ([f"{GROUP}/classes.json", f"{GROUP}/table.npy"], ""),
+    "train": ([f"{GROUP}/stage2.safetensors", f"{GROUP}/train.csv"], f"{GROUP}/.stage2.resume.pt"),
+    "self_correct": (
+        [f"{GROUP}/stage3.safetensors", f"{GROUP}/self_correct.csv", f"{GROUP}/verdict.json"],
+        f"{GROUP}/.stage3.resume.pt",
+    ),
+    "segment_stage2": (
+        [f"{SCAN}/segment/stage2/{PART}", f"{SCAN}/segment/stage2"],
+        f"{SCAN}/segment/stage2/slab_000000.h5",
+    ),
+    "segment_stage3": (
+        [f"{SCAN}/segment/stage3/{PART}", f"{SCAN}/segment/stage3"],
+        f"{SCAN}/segment/stage3/slab_000000.h5",
+    ),
+    "refine_mpp": ([f"{SCAN}/refine_mpp/{PART}", f"{SCAN}/refine_mpp"], f"{SCAN}/refine_mpp/slab_000000.h5"),
+    "train_scm": ([f"{GROUP}/scm.safetensors", f"{GROUP}/train_scm.csv"], f"{GROUP}/.scm.resume.pt"),
+    "refine_scm": ([f"{SCAN}/refine_scm/{PART}", f"{SCAN}/refine_scm"], f"{SCAN}/refine_scm/slab_000000.h5"),
+    "bundle": ([f"{GROUP}/bundle/bundle.json", f"{GROUP}/bundle"], ""),
+    "evaluate": ([f"{SCAN}/metrics.json", f"{SCAN}/metrics.csv", f"{SCAN}/truth_slices.npz"], ""),
+    "report": ([f"{SCAN}/report.html", f"{SCAN}/figures"], f"{SCAN}/figures/*.png"),
+    "export": ([f"{SCAN}/labels.json", f"{SCAN}/labels"], f"{SCAN}/labels/z_000003.tif"),
+}
+
+
+def small() -> dict:
+    """Four slabs, a saved state after every step, and a cache that stays."""
+    config = copy.deepcopy(TINY)
+    config |= {"keep": "all", "slab_depth": 8, "device": "cpu", "model": {"n_slices": 3}}
+    config["train"] |= {"checkpoint_s": 0, "steps": 6}
+    config["self_correct"] = {"steps": 4, "batch": 2, "checkpoint_s": 0, "watch": {"crops": 4}}
+    config["refine_scm"] |= {"steps": 12, "batch": 2, "crop": 32, "checkpoint_s": 0}
+    return config
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """An undisturbed run."""
+    workflow = Workflow(tmp_path_factory.mktemp("done"), small())
+    workflow.run()
+    return workflow
+
+
+@pytest.fixture
+def copied(done, tmp_path):
+    shutil.copytree(done.folder, tmp_path / "copy")
+    return Workflow(tmp_path / "copy", small())
+
+
+def arrays_digest(path: Path) -> str:
+    """Digest of all arrays of an HDF5 file."""
+    content = hashlib.sha256()
+    with h5py.File(path) as file:
+        file.visititems(lambda _, item: content.update(item[()].tobytes()) if hasattr(item, "dtype") else None)
+    return content.hexdigest()
+
+
+def contents(workflow: Workflow) -> dict[str, str]:
+    """Digest of every result that no clock enters, by file; of HDF5 files, of their arrays."""
+    found = {}
+    for path in sorted((workflow.folder / "results").rglob("*")):
+        name = path.relative_to(workflow.folder).as_posix()
+        if path.suffix in (".json", ".npy", ".npz", ".safetensors", ".tif") and path.name not in (
+            "source.json",
+            ".ingest.json",
+        ):
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif path.suffix == ".h5":
+            found[name] = arrays_digest(path)
+    return found
+
+
+def leftovers(workflow: Workflow) -> list[str]:
+    """Temporary files and resume states."""
+    return [path.name for pattern in (".*.tmp", ".*.resume.pt") for path in workflow.folder.rglob(pattern)]
+
+
+def record_of(stage: str, workflow: Workflow) -> Path:
+    who = "groups/a" if STAGES[stage][0][0].startswith(GROUP) else "a"
+    below = {"segment_stage2": "segment/stage2", "segment_stage3": "segment/stage3"}.get(stage, stage)
+    part = f"{below}/1-of-1" if stage in SLABS else below
+    return workflow.folder / "logs" / who / f"{part}.log.json"
+
+
+def remove(workflow: Workflow, stages: list[str]) -> None:
+    """Take away what stages have left, and their records."""
+    for stage in stages:
+        for name in STAGES[stage][0]:
+            path = workflow.folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        record_of(stage, workflow).unlink(missing_ok=True)
+
+
+def start(workflow: Workflow, *arguments: str) -> subprocess.Popen:
+    with open(workflow.folder / "output.txt", "w") as output:
+        return subprocess.Popen(workflow.command(*arguments), stdout=output, stderr=output, env=environment())
+
+
+def wait_for(stage: str, workflow: Workflow, snakemake: subprocess.Popen) -> dict:
+    """The record of the job of a stage, as soon as the job is in the middle of its work."""
+    path, sign = record_of(stage, workflow), STAGES[stage][1]
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and snakemake.poll() is None:
+        if path.exists() and (not sign or any(workflow.folder.glob(sign))):
+            entry = read_json(path)
+            if entry["state"] == "running":
+                return entry
+        time.sleep(0.001)
+    raise AssertionError((workflow.folder / "output.txt").read_text()[-3000:])
+
+
+def files_of(workflow: Workflow, stage: str) -> dict[Path, tuple[int, int]]:
+    """Inode and time of the slab files of a stage."""
+    folder = (workflow.folder / STAGES[stage][0][0]).parent
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("slab_*.h5")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_job_is_named_and_the_same_command_ends_as_if_undisturbed(stage, done, copied):
+    remove(copied, [stage])
+    target = STAGES[stage][0][0]
+    snakemake = start(copied, target)
+    os.kill(wait_for(stage, copied, snakemake)["pid"], signal.SIGKILL)
+    assert snakemake.wait(60) != 0
+    row = (copied.folder / "results" / "summary.csv").read_text().splitlines()[1]
+    assert row.startswith(f"a,{stage},killed,")
+    slabs = files_of(copied, stage) if stage in SLABS else {}
+    assert len(slabs) < 4
+
+    copied.run(target)
+    assert contents(copied) == contents(done)
+    assert copied.digests() == done.digests()
+    assert leftovers(copied) == []
+    assert slabs.items() <= (files_of(copied, stage) if stage in SLABS else {}).items()
+    assert len(slabs) > 0 or stage not in SLABS
+
+
+def beamseg(workflow: Workflow, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "beamseg.cli", "--directory", str(workflow.folder), *arguments]
+    env = {**environment(), "PYTHONPATH": str(BASEDIR / "scripts")}
+    return subprocess.run(command, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "number"), [("train", "SIGKILL"), ("train", "SIGTERM"), ("ingest", "SIGKILL")])
+def test_a_killed_snakemake_is_recovered_from(stage, number, done, copied):
+    below = list(STAGES)[list(STAGES).index(stage) :]
+    remove(copied, below)
+    snakemake = start(copied)
+    entry = wait_for(stage, copied, snakemake)
+    os.kill(entry["pid"], signal.SIGSTOP)  # so that it is still there for what follows
+    snakemake.send_signal(getattr(signal, number))
+    if number == "SIGKILL":
+        snakemake.wait(10)
+
+    # Without recovery: Snakemake refuses, and after an unlock by hand the second job does.
+    assert "Directory cannot be locked" in copied.run(fails=True)
+    if number == "SIGKILL":
+        copied.run("--unlock")
+        assert "left by an earlier Snakemake, is still at this" in copied.run(fails=True)
+        assert alive(entry)
+
+    recovered = beamseg(copied, "recover")
+    assert recovered.returncode == 0, recovered.stdout + recovered.stderr
+    assert f"ended process {entry['pid']}: {stage} of a" in recovered.stdout
+    assert not alive(entry)
+    assert snakemake.wait(10) != 0
+
+    copied.run()
+    assert contents(copied) == contents(done)
+    assert leftovers(copied) == []
+    assert (copied.folder / "results" / "summary.csv").read_text().splitlines()[1].startswith("a,export,done")
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_the_training_and_says_so(done, copied):
+    remove(copied, ["train"])
+    target = STAGES["train"][0][0]
+    snakemake = start(copied, target)
+    entry = wait_for("train", copied, snakemake)
+    os.kill(entry["pid"], signal.SIGINT)
+    assert snakemake.wait(60) != 0
+    assert (copied.folder / GROUP / ".stage2.resume.pt").exists()
+    row = (copied.folder / "results" / "summary.csv").read_text().splitlines()[1]
+    assert row.startswith("a,train,failed,stopped by a signal (143),run the command again")
+    copied.run(target)
+    assert contents(copied) == contents(done)
+
+
+# What follows is quick, and needs no run.
+
+
+@pytest.fixture
+def bystander():
+    """A process that is no job, though its command line speaks of snakemake."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", ".snakemake/scripts/train.py"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def entry_of(pid: int, **changes) -> dict:
+    entry = {"stage": "train", "sample": "a", "state": "running", "log": "logs/groups/a/train.log", "outputs": []}
+    here = {"code": "c", "pid": pid, "started": start_of(pid), "host": socket.gethostname(), "slurm_job": None}
+    return {**entry, **here, **changes}
+
+
+def test_a_process_that_took_a_job_s_number_is_left_alone(tmp_path, bystander, capfd):
+    workflow = Workflow(tmp_path)
+    write_json(tmp_path / "logs/groups/a/train.log.json", entry_of(bystander.pid, started="another boot 1"))
+    assert recover(tmp_path, BASEDIR) == 0
+    assert bystander.poll() is None
+    assert "ended" not in capfd.readouterr().out
+    runs = Runs(load_runs(workflow.folder, BASEDIR)[0])
+    assert run_state(runs, "a", tmp_path / "results", tmp_path / "logs")["state"] == "killed"
+
+
+def test_end_process_ends_the_process_of_that_start_only(bystander):
+    assert end_process(bystander.pid, "another boot 1")
+    assert bystander.poll() is None
+    os.kill(bystander.pid, signal.SIGSTOP)
+    assert end_process(bystander.pid, start_of(bystander.pid))
+    assert bystander.wait(5) == -signal.SIGTERM
+
+
+def test_a_job_on_another_host_keeps_the_directory_locked(tmp_path, bystander, capfd):
+    Workflow(tmp_path)
+    write_json(tmp_path / "logs/groups/a/train.log.json", entry_of(bystander.pid, host="node7"))
+    assert recover(tmp_path, BASEDIR) == 1
+    assert "not unlocked: run `beamseg recover` on node7" in capfd.readouterr().out
+    assert bystander.poll() is None
+
+
+@pytest.mark.parametrize(("own", "cancelled"), [("8", True), ("7", False)])
+def test_a_slurm_job_is_cancelled_and_waited_for_unless_it_is_our_own(tmp_path, monkeypatch, own, cancelled):
+    for name, text in (("scancel", 'echo "$@" > "$0.called"'), ("squeue", "true")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", own)
+    Workflow(tmp_path)
+    write_json(tmp_path / "logs/groups/a/train.log.json", entry_of(1, host="node7", slurm_job="7"))
+    assert recover(tmp_path, BASEDIR) == int(not cancelled)
+    assert (tmp_path / "scancel.called").exists() == cancelled
+
+
+def test_temporary_files_of_killed_writers_go_and_those_of_live_ones_stay(tmp_path, bystander):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    host = socket.gethostname()
+    names = [
+        f".x.json.{host}.{gone.pid}.tmp",
+        f".x.json.{host}.{bystander.pid}.tmp",
+        ".x.json.node7.5.tmp",
+        ".y.node7.5.tmp",
+    ]
+    for name in [*names, ".note.tmp"]:
+        (tmp_path / name).write_text("")
+    os.utime(tmp_path / names[3], (0, 0))
+    write_json(tmp_path / "x.json", 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*names[1:3], ".note.tmp", "x.json"])
+
+
+def test_summary_leaves_out_records_that_the_configuration_no_longer_asks_for(tmp_path):
+    workflow = Workflow(tmp_path, {**TINY, "parts": 2, "stage3": "none", "refine": ["mpp"]})
+    runs = Runs(load_runs(workflow.folder, BASEDIR)[0])
+    logs, results = tmp_path / "logs", tmp_path / "results"
+    failed = {"state": "failed", "cause": "old", "remedy": "none"}
+    for name in ("a/segment/stage2/1-of-3", "a/segment/stage3/1-of-2", "groups/a/self_correct", "a/refine_scm/1-of-2"):
+        write_json(logs / f"{name}.log.json", entry_of(1, log=f"logs/{name}.log", **failed))
+    for name in ("labels.json", "report.html"):
+        write_json(results / "a" / name, {})
+    assert run_state(runs, "a", results, logs)["state"] == "done"
+    name = "a/segment/stage2/2-of-2"
+    write_json(logs / f"{name}.log.json", entry_of(1, log=f"logs/{name}.log", **failed))
+    row = run_state(runs, "a", results, logs)
+    assert (row["stage"], row["state"], row["cause"]) == ("segment_stage2", "failed", "old")
+
+
+def test_summary_does_not_call_done_what_has_lost_its_output(tmp_path):
+    """A job that dies before its first line of log leaves the record of the time before."""
+    workflow = Workflow(tmp_path)
+    runs = Runs(load_runs(workflow.folder, BASEDIR)[0])
+    weights = "results/groups/a/stage2.safetensors"
+    write_json(tmp_path / "logs/groups/a/train.log.json", entry_of(1, state="done", outputs=[weights]))
+    for name in ("labels.json", "report.html"):
+        write_json(tmp_path / "results" / "a" / name, {})
+    row = run_state(runs, "a", tmp_path / "results", tmp_path / "logs")
+    assert (row["stage"], row["state"]) == ("train", "not finished")
+    assert re.match(f"{weights} is not there", row["cause"])
+    write_json(tmp_path / weights, {})
+    assert run_state(runs, "a", tmp_path / "results", tmp_path / "logs")["state"] == "done"
