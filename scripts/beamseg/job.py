@@ -75,7 +75,8 @@ def job(snakemake: Any) -> Iterator[None]:
     started = time.monotonic()
     previous = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
     signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGINT, _interrupt)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a shell's background job is not to hear Ctrl-C
+        signal.signal(signal.SIGINT, _interrupt)
     with open(log, "w") as file:
         stdout, stderr = sys.stdout, sys.stderr
         sys.stdout = sys.stderr = Tee(file)

@@ -32,13 +32,16 @@ def recover(workdir: Path, basedir: Path) -> int:
     int
         Exit status: 0, or 1 if the directory stays locked.
     """
-    schedulers = snakemakes_in(workdir)
+    schedulers, _ = processes_in(workdir)
     for pid, started in schedulers:
         _signal(pid, started, signal.SIGTERM)
         print(f"told snakemake, process {pid}, to stop")
     out_of_reach = [entry for entry in records(workdir / "logs") if entry["state"] == "running" and not _end(entry)]
     for entry in out_of_reach:
         print(f"may still run: {entry['stage']} of {entry['sample']}, process {entry['pid']} on {entry['host']}")
+    for pid, started in processes_in(workdir)[1]:
+        if end_process(pid, started):
+            print(f"ended process {pid}: a job that had no record yet")
     for pid, started in schedulers:
         if not end_process(pid, started):
             print(f"not unlocked: snakemake, process {pid}, does not end")
@@ -54,20 +57,26 @@ def recover(workdir: Path, basedir: Path) -> int:
     return int(done.returncode != 0)
 
 
-def snakemakes_in(workdir: Path) -> list[tuple[int, str]]:
-    """Number and start of every process of this user that is a Snakemake working in a directory."""
-    found = []
+def processes_in(workdir: Path) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    """Number and start of every Snakemake, and of every script it started, that works in a directory.
+
+    Scripts are found without their records, since one that is still importing has none yet.
+    """
+    schedulers, scripts = [], []
     for folder in Path("/proc").glob("[0-9]*"):
-        pid = int(folder.name)
         try:
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
             here = (folder / "cwd").resolve(strict=True) == workdir.resolve()
         except OSError:
             continue
-        names = {Path(word).name for word in words[:4]}
-        if here and pid != os.getpid() and "snakemake" in names and (started := start_of(pid)):
-            found.append((pid, started))
-    return found
+        pid, paths = int(folder.name), [Path(word) for word in words[:4]]
+        if not here or pid == os.getpid() or (started := start_of(pid)) is None:
+            continue
+        if any(path.parent.parts[-2:] == (".snakemake", "scripts") for path in paths):
+            scripts.append((pid, started))
+        elif any(path.name == "snakemake" for path in paths):
+            schedulers.append((pid, started))
+    return schedulers, scripts
 
 
 def _end(entry: dict[str, Any]) -> bool:
