@@ -18,7 +18,7 @@ import training_case as case
 from beamseg.device import choose
 from beamseg.models import load_weights
 from beamseg.provenance import read_json
-from beamseg.self_correct import Confidence, follow, judge
+from beamseg.self_correct import Confidence, follow, judge, within_margin
 from beamseg.volumes import ArrayVolume
 from beamseg.watch import Watch, mean_iou
 
@@ -154,3 +154,15 @@ def test_sigkill_anywhere_gives_the_same_bits(stage2: Path, tmp_path: Path) -> N
     curves = [pd.read_csv(folder / "self_correct.csv").drop(columns="crops_per_s") for folder in (once, again)]
     pd.testing.assert_frame_equal(*curves)
     assert np.isfinite(curves[0]["loss"]).all()
+
+
+def test_pixels_near_the_crops_border_teach_nothing() -> None:
+    inside = torch.ones(2, 12, 12, dtype=torch.bool)
+    inside[1, 5, 5] = False
+    kept = within_margin(inside, 2)
+    assert kept[0].sum() == 64
+    assert kept[1].sum() == 63
+    assert not kept[:, :2].any()
+    assert not kept[:, :, -2:].any()
+    assert within_margin(inside, 100)[0].sum() == 36, "a quarter of the crop at most"
+    assert within_margin(inside, 0).equal(inside)
