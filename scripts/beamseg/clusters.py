@@ -54,7 +54,8 @@ def kmeans(levels: np.ndarray, weights: np.ndarray, n_clusters: int, seed: int) 
         Increasing cut points; cluster i holds the levels between cut i - 1 and cut i.
     """
     scale = float(levels[-1]) or 1.0
-    model = KMeans(n_clusters=n_clusters, n_init=10, random_state=seed)
+    # The default tolerance stops early on a flat optimum: cuts, and scores by 3 points, then depend on the seed.
+    model = KMeans(n_clusters=n_clusters, n_init=10, tol=0, max_iter=3000, random_state=seed)
     model.fit(levels[:, None] / scale, sample_weight=weights)
     centroids = np.sort(model.cluster_centers_[:, 0]) * scale
     return (centroids[1:] + centroids[:-1]) / 2
