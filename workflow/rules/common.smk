@@ -178,6 +178,37 @@ def existing_group_labels(wildcards):
     return [path for path in group_labels(wildcards) if path and Path(path).exists()]
 
 
+def weights_of(wildcards):
+    return upstream(
+        wildcards, "train" if wildcards.model == "stage2" else "self_correct"
+    )
+
+
+def chosen_labels(wildcards):
+    """Labels of all stages that the verdict may choose from."""
+    return {
+        "stage2": label_manifests("stage2")(wildcards),
+        "stage3": label_manifests("stage3")(wildcards),
+    }
+
+
+def verdict_of(wildcards):
+    run = run_of(wildcards)
+    return (
+        []
+        if run.get("stage3") == "none"
+        else beside("self_correct", "verdict.json")(wildcards)
+    )
+
+
+def readers_of_cache(wildcards):
+    """Reports of every run that reads this scan's normalized grey levels."""
+    names = RUNS.sharers("normalize", wildcards.sample)
+    return [f"results/{name}/report.html" for name in names] + [
+        f"results/{name}/labels.json" for name in names
+    ]
+
+
 def mem_mb(wildcards, attempt):
     """Memory of a job: the budget for a volume, twice over for what is computed from it, plus the libraries."""
     return (2 * run_of(wildcards).get("mem_budget_mb") + 2000) * attempt

@@ -1,23 +1,6 @@
 """refine_mpp: morphological post-processing by continuity along z."""
 
 
-def chosen_labels(wildcards):
-    """Labels of all stages that the verdict may choose from."""
-    return {
-        "stage2": label_manifests("stage2")(wildcards),
-        "stage3": label_manifests("stage3")(wildcards),
-    }
-
-
-def verdict_of(wildcards):
-    run = run_of(wildcards)
-    return (
-        []
-        if run.get("stage3") == "none"
-        else beside("self_correct", "verdict.json")(wildcards)
-    )
-
-
 rule refine_mpp:
     """Labels after MPP, and what it changed per class; one manifest per part."""
     input:

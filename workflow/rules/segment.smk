@@ -1,12 +1,6 @@
 """segment: the network's labels and confidence for every voxel, slab by slab."""
 
 
-def weights_of(wildcards):
-    return upstream(
-        wildcards, "train" if wildcards.model == "stage2" else "self_correct"
-    )
-
-
 rule segment:
     """Labels and confidence of one stage's network; one manifest per part."""
     input:
