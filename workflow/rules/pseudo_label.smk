@@ -4,6 +4,7 @@
 rule pseudo_label:
     """Cut the pooled histogram of the group's reference scans into clusters."""
     input:
+        scans=needs("ingest@reference"),
         plan=needs("plan"),
         histograms=needs("histogram@reference"),
     output:
