@@ -89,7 +89,7 @@ def test_a_changed_scan_runs_everything_below(finished):
 
 
 def test_an_edited_refinement_key_retrains_nothing(finished):
-    finished.write(edited(refine_mpp={"support": 1}))
+    finished.write(edited(refine_mpp={"support": 2}))
     rules = jobs_of(finished.run("-n"))
     assert not {"train", "self_correct", "segment", "normalize"} & set(rules)
     assert "refine_mpp" in rules

@@ -4,7 +4,7 @@
 rule release:
     """Delete slab files that can be rebuilt from the scan and the plan; their manifests stay."""
     input:
-        readers_of_cache,
+        ancient(readers_of_cache),
         scan=needs("ingest"),
         grey=needs("normalize"),
     output:
