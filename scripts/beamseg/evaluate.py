@@ -156,7 +156,7 @@ def choose_product(
         after = "" if stage == "stage2" else ", and refinement works on it"
         reasons.insert(0, f"stage 2 takes the place of stage 3{after}: {because}")
     if not reasons:
-        reasons.append("the last stage of the configured chain, and nothing spoke against it")
+        reasons.append("the last stage of the configured chain, and no watch refused it")
     return {
         "stage": stage,
         "reason": "; ".join(reasons),
@@ -199,6 +199,8 @@ def _describe(
             stage["confidence"] = {c: _ratio(counts.confidence[name][i], 255 * totals[i]) for i, c in enumerate(names)}
             stage["mean_confidence"] = _ratio(counts.confidence[name][:n].sum(), 255 * totals[:n].sum())
     result["lost_classes"] = lost_classes({name: stage["fractions"] for name, stage in result["stages"].items()})
+    if lost := result["lost_classes"].get(result["product"]["stage"]):
+        result["product"]["reason"] += f"; it has lost {', '.join(lost)}"
     result["agreement"] = []
     result["moves"] = {}
     for (a, b), pairs in counts.pairs.items():
