@@ -35,11 +35,6 @@ def contingency(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.bincount(pairs.ravel(), minlength=65536).reshape(256, 256)
 
 
-def merge_rows(counts: np.ndarray, groups: list[list[int]]) -> np.ndarray:
-    """Counts (labels, n) summed over groups of rows: (len(groups), n)."""
-    return np.stack([counts[group].sum(axis=0) for group in groups])
-
-
 def iou_matrix(counts: np.ndarray, unlabelled: np.ndarray | None = None) -> np.ndarray:
     """IoU of every label with every class, from counts (labels, classes); 0 where both are empty.
 

@@ -149,10 +149,3 @@ def scan_path(run: Run, results: Path = Path("results")) -> Path | None:
     if run.get("path") == PHANTOM:
         return results / run.name / "phantom.h5"
     return run.file("path")
-
-
-def truth_path(run: Run, results: Path = Path("results")) -> Path | None:
-    """Where the truth of a run lies, None without one."""
-    if run.get("path") == PHANTOM:
-        return results / run.name / "phantom_truth.h5"
-    return run.file("truth")
