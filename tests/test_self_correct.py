@@ -149,11 +149,9 @@ def test_sigkill_anywhere_gives_the_same_bits(stage2: Path, tmp_path: Path) -> N
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert (again / ".stage3.resume.pt").exists()
     case.run_self_correct(again, stage2)
-    for name in ("stage3.safetensors", "verdict.json"):
+    for name in ("stage3.safetensors", "verdict.json", "self_correct.csv"):
         assert (again / name).read_bytes() == (once / name).read_bytes()
-    curves = [pd.read_csv(folder / "self_correct.csv").drop(columns="crops_per_s") for folder in (once, again)]
-    pd.testing.assert_frame_equal(*curves)
-    assert np.isfinite(curves[0]["loss"]).all()
+    assert np.isfinite(pd.read_csv(once / "self_correct.csv")["loss"]).all()
 
 
 def test_pixels_near_the_crops_border_teach_nothing() -> None:

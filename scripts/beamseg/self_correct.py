@@ -119,7 +119,7 @@ def self_correct(
         Weights of stage 2: student and teacher both begin with them.
     out, curves, verdict : path
         Weights of stage 3; CSV (step, loss, kept: the share of confident pixels, rate_<class> among them, agreement
-        and consistency of the teacher on the watch crops, lr, crops_per_s); JSON (returned).
+        and consistency of the teacher on the watch crops, lr); JSON (returned).
     settings : dict
         Section `self_correct` of the configuration.
     seed, device, mem_budget_mb, identity
@@ -195,7 +195,7 @@ def self_correct(
             sums = torch.cat([torch.stack([total, count]).double(), rates])
             counts = count.expand(len(sums)).double().clone()
             counts[1] = inside.sum()
-            row = record.add(step, sums, counts, crops.batch, lr)
+            row = record.add(step, sums, counts, lr)
             if row is not None:
                 found = watch.measure(teacher)
                 row |= {"agreement": found["agreement"], "consistency": found["consistency"]}
