@@ -67,7 +67,8 @@ class EncoderDecoder(nn.Module):
             before = in_channels if level == 0 else widths[level - 1]
             self.encoder.append(make(before, width, dropout if level else 0.0, level == 0))
         pyramid = block == "squeeze_excite"
-        self.bridge = ASPP(widths[-1], PYRAMID_VIEWS[0], widths[-1], PYRAMID_RATES, dropout) if pyramid else nn.Identity()
+        bottom = widths[-1]
+        self.bridge = ASPP(bottom, PYRAMID_VIEWS[0], bottom, PYRAMID_RATES, dropout) if pyramid else nn.Identity()
         self.nodes = nested_order(depth) if skip == "nested" else list(reversed(range(depth - 1)))
         self.up = nn.ModuleList()
         self.gate = nn.ModuleList()
@@ -78,8 +79,8 @@ class EncoderDecoder(nn.Module):
             width, rate = widths[level], dropout if level else 0.0
             if skip == "full_scale":
                 share = widths[0]
-                sources = [*widths[: level + 1], *[depth * share] * (depth - 2 - level), widths[-1]]
-                self.gather.append(nn.ModuleList(conv_block(source, share, 0.0, convs=1) for source in sources))
+                sources = [*widths[: level + 1], *[depth * share] * (depth - 2 - level), bottom]
+                self.gather.append(Gather(sources, share, level))
                 self.decoder.append(conv_block(depth * share, depth * share, rate, convs=1))
                 continue
             self.up.append(nn.ConvTranspose2d(widths[level + 1], width, 2, stride=2))
@@ -117,8 +118,7 @@ class EncoderDecoder(nn.Module):
     def _join(self, features: list[list[torch.Tensor]], node: int, level: int) -> torch.Tensor:
         """What the block of a node reads."""
         if self.skip == "full_scale":
-            latest = (resample(maps[-1], other - level) for other, maps in enumerate(features))
-            return torch.cat([gather(x) for gather, x in zip(self.gather[node], latest, strict=True)], dim=1)
+            return self.gather[node]([maps[-1] for maps in features])
         x = self.up[node](features[level + 1][-1])
         if self.skip == "none":
             return x
@@ -128,6 +128,19 @@ class EncoderDecoder(nn.Module):
             finer = features[level][0]
             return torch.cat([x, finer * self.gate[node](x, finer)], dim=1)
         return torch.cat([x, *features[level]], dim=1)
+
+
+class Gather(nn.Module):
+    """Features of all levels (`sources` channels each), brought to one level, convolved to `share` channels, joined."""
+
+    def __init__(self, sources: Sequence[int], share: int, level: int) -> None:
+        super().__init__()
+        self.level = level
+        self.convs = nn.ModuleList(conv_block(source, share, 0.0, convs=1) for source in sources)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        here = [resample(x, other - self.level) for other, x in enumerate(features)]
+        return torch.cat([conv(x) for conv, x in zip(self.convs, here, strict=True)], dim=1)
 
 
 def make_block(kind: str) -> Callable[[int, int, float, bool], nn.Module]:

@@ -30,11 +30,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.query = nn.Conv2d(channels, channels, 1)
-        self.reduce = nn.Identity()
+        self.reduce = nn.Sequential()
         if reduction > 1:
-            self.reduce = nn.Sequential(
-                nn.Conv2d(channels, channels, reduction, stride=reduction, bias=False), nn.GroupNorm(GROUPS, channels)
-            )
+            self.reduce.append(nn.Conv2d(channels, channels, reduction, stride=reduction, bias=False))
+            self.reduce.append(nn.GroupNorm(GROUPS, channels))
         self.key = nn.Conv2d(channels, channels, 1, bias=False)  # a bias would shift all logits of a query alike
         self.value = nn.Conv2d(channels, channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
