@@ -47,6 +47,7 @@ TITLES = {
     "curves": "Training",
     "matching": "What the clusters stand for",
     "profile": "Along z",
+    "grad_cam": "What the networks look at",
 }
 
 
@@ -256,5 +257,11 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
             f"Left, clusters of the {STAGES[result['matching']['stage']]} against the truth. They were matched once, "
             f"on these numbers, {how}; all stages use this map. Right: "
             f"{texts['matching'][0].lower()}{texts['matching'][1:]}"
+        )
+    if "grad_cam" in facts:
+        texts["grad_cam"] = (
+            f"Slice {facts['grad_cam']}, where the stages disagree most. Bright is what a network's prediction of the "
+            "class rests on (Grad-CAM of its coarsest features), each map relative to its own maximum; a map without "
+            "light is of a class that is not predicted there."
         )
     return texts

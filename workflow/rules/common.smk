@@ -184,6 +184,15 @@ def weights_of(wildcards):
     )
 
 
+def explained_weights(wildcards):
+    """Weights of stages 2 and 3 where the report shows what the networks look at; else none."""
+    run = run_of(wildcards)
+    if not run.get("report.grad_cam"):
+        return []
+    stages = ["train"] if run.get("stage3") == "none" else ["train", "self_correct"]
+    return [upstream(wildcards, stage) for stage in stages]
+
+
 def chosen_labels(wildcards):
     """Labels of all stages that the verdict may choose from."""
     return {

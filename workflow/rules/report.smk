@@ -22,6 +22,7 @@ rule report:
         verdict=verdict_of,
         metrics="results/{sample}/metrics.json",
         truth="results/{sample}/truth_slices.npz",
+        weights=explained_weights,
     output:
         html=report(
             "results/{sample}/report.html",
