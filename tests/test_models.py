@@ -24,6 +24,7 @@ from beamseg.volumes import ArrayVolume
 
 torch.set_num_threads(1)
 SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "model.yaml"
+METHODS = Path(__file__).parents[1] / "docs" / "methods.md"
 EVERY = pytest.mark.parametrize("name", sorted(MODELS))
 
 
@@ -35,6 +36,14 @@ def seeded(name: str, channels: int = 3, classes: int = 4) -> nn.Module:
 def test_the_schema_names_them_all() -> None:
     assert sorted(yaml.safe_load(SCHEMA.read_text())["properties"]["name"]["enum"]) == sorted(MODELS)
     assert len(MODELS) == 12
+
+
+@EVERY
+def test_the_documented_size(name: str) -> None:
+    rows = [line.split(" | ") for line in METHODS.read_text().splitlines() if line.startswith(f"| `{name}` |")]
+    model = seeded(name, 7, 4)
+    count = sum(p.numel() for p in model.parameters())
+    assert [(row[2], int(row[4].strip(" |"))) for row in rows] == [(f"{count / 1e6:.2f}", model.stride)]
 
 
 @EVERY
