@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from sklearn.cluster import MiniBatchKMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
 from .errors import InputError
@@ -252,7 +252,7 @@ def sample_features(volumes: Sequence[Volume], settings: dict[str, Any], seed: i
 def cluster_features(
     sample: np.ndarray, grey: np.ndarray, n_clusters: int, settings: dict[str, Any], seed: int
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Mini-batch k-means of standardized features.
+    """Clusters of standardized features: mini-batch k-means, then Lloyd's steps until no voxel changes its cluster.
 
     Parameters
     ----------
@@ -287,7 +287,8 @@ def cluster_features(
             "lower n_clusters, or use labeler: kmeans",
         )
     with threadpool_limits(1):  # sums over threads come in no fixed order
-        fitted = MiniBatchKMeans(n_clusters, batch_size=4096, n_init=10, random_state=seed).fit(rows)
+        start = MiniBatchKMeans(n_clusters, batch_size=4096, n_init=10, random_state=seed).fit(rows).cluster_centers_
+        fitted = KMeans(n_clusters, init=start, n_init=1, tol=0, max_iter=1000).fit(rows)
     model = {
         "settings": settings,
         "names": names(settings),
