@@ -134,7 +134,7 @@ def curve_panels(table: pd.DataFrame) -> list[tuple[str, dict[str, np.ndarray], 
     for name in table.columns:
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
         numbered = re.fullmatch(r"(.+?)_(\d+)", name)
-        if name in ("step", "lr", "crops_per_s") or not np.isfinite(values).any():
+        if name in ("step", "lr") or not np.isfinite(values).any():
             continue
         if numbered:
             title = "class rates among the predictions" if numbered[1] == "rate" else numbered[1].replace("_", " ")
