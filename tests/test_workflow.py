@@ -117,7 +117,6 @@ def test_features_are_assigned_once_and_trained_on_and_measured(finished):
     )
     np.testing.assert_allclose(list(fractions.values()), counts[:4] / counts[:4].sum())
     assert finished.rules() == []
-    # Slices one by one: the model is the table again, and assign runs anew.
     finished.write(edited(pseudo_label={"scope": "slice"}, label_source="clusters", parts=2, stage3="none", refine=[]))
     rules = jobs_of(finished.run("-n"))
     assert rules.count("assign") == 2

@@ -324,19 +324,20 @@ def local_table(counts: np.ndarray, centroids: np.ndarray, settings: dict[str, A
     counts : ndarray, (65536,)
         Voxels per grey level of the slab or slice.
     centroids : ndarray, (n_clusters,)
-        Mean grey levels of the volume's clusters.
+        Mean grey levels of the volume's clusters; NaN for one that has no grey level, which is left out.
     settings, seed
         As for `label_levels`.
     """
-    n_levels = len(reduce_levels(counts, settings)[0])
-    if n_levels == 0:
+    known = np.flatnonzero(np.isfinite(centroids))
+    k = min(len(known), len(reduce_levels(counts, settings)[0]))
+    if k == 0:
         return np.full(MAX_GREY + 1, UNLABELLED, np.uint8)
-    table = label_levels(counts, {**settings, "n_clusters": min(len(centroids), n_levels)}, seed)
-    means = cluster_means(counts, table, len(centroids))
+    table = label_levels(counts, {**settings, "n_clusters": k}, seed)
+    means = cluster_means(counts, table, k)
     found = np.flatnonzero(np.isfinite(means))
-    own, volume = linear_sum_assignment((means[found, None] - centroids) ** 2)
+    own, volume = linear_sum_assignment((means[found, None] - centroids[known]) ** 2)
     numbers = np.full(256, UNLABELLED, np.uint8)
-    numbers[found[own]] = volume
+    numbers[found[own]] = known[volume]
     return numbers[table]
 
 
