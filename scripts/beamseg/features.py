@@ -36,7 +36,7 @@ def background(volume: Volume, sigma: float) -> np.ndarray:
     volume : Volume
         uint16 grey levels, 0 outside.
     sigma : float
-        Pixels; 0 gives a background of 0.
+        Pixels; 0 gives the mean of all, so that what is outside stands for the middle and not for black.
 
     Returns
     -------
@@ -45,12 +45,12 @@ def background(volume: Volume, sigma: float) -> np.ndarray:
     """
     height, width = (-(-n // BLOCK) for n in volume.shape[1:])
     sums, voxels = np.zeros((height, width)), np.zeros((height, width))
-    if not sigma:
-        return sums.astype(np.float32)
     for z in np.unique(np.linspace(0, volume.shape[0] - 1, MEAN_SLICES).round().astype(int)).tolist():
         grey = volume.read(z, z + 1)[0]
         sums += _block_sums(grey)
         voxels += _block_sums(grey != OUTSIDE)
+    if not sigma:
+        return np.full(sums.shape, sums.sum() / max(1.0, voxels.sum()), np.float32)
     for axis in (0, 1):
         sums = gaussian_filter1d(sums, sigma / BLOCK, axis, mode="constant", truncate=TRUNCATE)
         voxels = gaussian_filter1d(voxels, sigma / BLOCK, axis, mode="constant", truncate=TRUNCATE)
