@@ -71,6 +71,7 @@ def test_lists_replace_and_dicts_merge():
         ("device: gpu\n", "'gpu'", "change the value"),
         ("preset: srtc\n", "'srtc'", "did you mean 'srct'?"),
         ("refine: [scm]\n", "[scm]", "add mpp"),
+        ("pseudo_label: {labeler: features, scope: slab}\n", "slab with labeler: features", "over the group"),
         ("label_source: slices\n", "an empty cell", "set label_source: clusters"),
         ("classes: {a: {clusters: [0, 1]}, b: {clusters: [1]}}\n", "cluster 1", "take it out"),
         ("a: [1\n", "while parsing", "mend the syntax"),
@@ -114,6 +115,7 @@ def test_slices_far_apart_turn_off_what_looks_along_z(folder):
     write(folder, "z_continuous: false\n")
     run = load(folder)["a"]
     assert run.get("refine") == []
+    assert run.get("pseudo_label.features.dimensions") == 2
     assert run.get("model.n_slices") == 1
     assert run.origins["refine"] == "z_continuous: false"
 

@@ -16,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+from beamseg.clusters import elbow
 from beamseg.models import build_model, save_weights
 from beamseg.page import verdicts
 from beamseg.provenance import read_json, write_json
@@ -63,8 +64,10 @@ def run(
     )
     write_json(tmp_path / "plan.json", {"range": [0.0, 1.0], "clipped": {"low": 0.001, "high": 0.0}, "warnings": []})
     cuts = [1, 16384, 32768, 49152, 65536]
-    clusters = [{"id": k, "cut_low": cuts[k], "cut_high": cuts[k + 1] - 1} for k in range(K)]
-    write_json(tmp_path / "classes.json", {"n_clusters": K, "clusters": clusters})
+    clusters = [{"id": k, "intervals": [[cuts[k], cuts[k + 1] - 1]]} for k in range(K)]
+    found = elbow(np.bincount(grey.ravel(), minlength=65536))
+    described = {"n_clusters": K, "clusters": clusters, "elbow": found, "warnings": ["cluster 3 holds no voxel"]}
+    write_json(tmp_path / "classes.json", described)
     counts, edges = np.histogram(grey[grey > 0] / 65535, 512, (0, 1))
     np.savez(tmp_path / "histogram.npz", edges=edges, counts=counts)
     pd.DataFrame({"step": [10, 20], "loss": [1.0, 0.5], "rate_0": [0.4, 0.3], "lr": [1e-3, 1e-3]}).to_csv(
@@ -117,6 +120,7 @@ def test_the_page_is_whole_and_needs_nothing_outside(tmp_path: Path, truth: bool
     assert all(link.startswith("data:") for link in tags.links)
     assert not re.search(r"https?://|@import|url\(", page)
     assert "rock &lt;1&gt;" in page
+    assert "cluster 3 holds no voxel" in page
     assert "nan" not in re.sub(r"base64,[^']*", "", page).lower()
     for name in FIGURES:
         with Image.open(tmp_path / f"{name}.png") as image:

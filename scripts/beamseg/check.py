@@ -16,7 +16,7 @@ from .errors import InputError
 from .labels import open_slices, open_truth
 from .models import build_model
 from .readers import open_source
-from .runs import Runs
+from .runs import Runs, is_assigned
 from .summary import text_table
 from .train import n_steps
 
@@ -57,6 +57,7 @@ def check(workdir: Path, basedir: Path) -> int:
         voxels = math.prod(shape)
         tile = run.get("train.crop")
         tiles = shape[0] * math.prod(max(1, math.ceil(n / (0.75 * tile))) for n in shape[1:])
+        stages = STAGES_OF_LABELS + is_assigned(run)
         rows.append(
             row
             | {
@@ -65,7 +66,7 @@ def check(workdir: Path, basedir: Path) -> int:
                 "voxel µm": found["voxel"],
                 "scan GB": f"{found['bytes'] / 1e9:.3g}",
                 "cache GB": f"{voxels * 1.4 / 1e9:.3g}",
-                "results GB": f"{voxels * (STAGES_OF_LABELS * LABEL_BYTES + 2 * CONFIDENCE_BYTES) / 1e9:.3g}",
+                "results GB": f"{voxels * (stages * LABEL_BYTES + 2 * CONFIDENCE_BYTES) / 1e9:.3g}",
                 "predict": duration(2 * tiles * per_crop),
                 "state": "ok" if not found["warnings"] else f"ok, {len(found['warnings'])} warnings",
             }

@@ -44,6 +44,7 @@ TITLES = {
     "views": "Three views of the product",
     "trust": "Where not to trust it",
     "histogram": "Grey values and clusters",
+    "elbow": "How many clusters",
     "curves": "Training",
     "matching": "What the clusters stand for",
     "profile": "Along z",
@@ -229,7 +230,11 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
         "confidence is beside it, 1 is sure; it is the network's own and not calibrated.",
         "histogram": f"Values of the scan. Those between {low:.6g} and {high:.6g} became the grey levels; "
         f"{percent(clipped.get('low'))} below and {percent(clipped.get('high'))} above were clipped. Dashed lines "
-        "are the cuts between clusters. The vertical axis is logarithmic above its first part.",
+        "are the cuts between clusters, where grey levels decide. The vertical axis is logarithmic above its first "
+        "part.",
+        "elbow": "For K clusters of the group's grey levels, the least variance that can remain within them, and the "
+        "distance of the closest two in standard deviations. Above √12 (grey line) a valley parts them, below "
+        "it a cut goes through a peak. Dashed is the number taken; rather too large than too small.",
         "curves": "Loss of stages 2 and 3, class rates among the predictions and what the watch against collapse "
         "saw. A class whose rate falls to zero has been lost.",
         "matching": f"Where the voxels of each class of the pseudo-labels went in {product}, in per cent of a row. A "

@@ -27,6 +27,7 @@ FIGURES = (
     "views",
     "trust",
     "histogram",
+    "elbow",
     "curves",
     "matching",
     "profile",
@@ -87,6 +88,7 @@ def report(
     """
     result, about = read_json(metrics), read_json(scan)
     group, clusters = read_json(plan), read_json(classes)
+    group["warnings"] = [*group["warnings"], *clusters["warnings"]]
     view = View(result, about, stages, grey, read_truth(truth_slices), settings)
     with np.load(histogram) as data:
         edges, counts = data["edges"], data["counts"]
@@ -101,6 +103,7 @@ def report(
         "histogram": lambda: plots.histogram(
             edges, counts, tuple(group["range"]), result["classes"], clusters["clusters"]
         ),
+        "elbow": lambda: plots.elbow(clusters["elbow"], clusters["n_clusters"]),
         "curves": lambda: plots.curves(
             {STAGES[stage]: curve_panels(pd.read_csv(path)) for stage, path in curves.items()},
             [cluster_colours[c] for c in sorted(cluster_colours)] or colours,

@@ -38,6 +38,7 @@ STAGES: dict[str, Stage] = {
     "plan": Stage("group", ("plan",), ("histogram@reference",)),
     "normalize": Stage("scan", ("normalize", *LAYOUT), ("plan", "ingest")),
     "pseudo_label": Stage("group", ("pseudo_label", "seed"), ("plan",)),
+    "assign": Stage("scan", ("pseudo_label", "seed", *LAYOUT), ("pseudo_label", "plan", "ingest")),
     "train": Stage("group", ("model", "train", "label_source", "labels", "seed"), ("pseudo_label", "ingest@reference")),
     "self_correct": Stage("group", ("self_correct", "seed"), ("train",)),
     "segment_stage2": Stage("scan", ("segment", *LAYOUT), ("train", "plan", "ingest")),
@@ -142,6 +143,12 @@ class Runs:
         """What a rule's `params` holds: exactly the sections and keys that the stage reads."""
         run = self.runs[name]
         return {key: run.get(key) for key in STAGES[stage].settings}
+
+
+def is_assigned(run: Run) -> bool:
+    """Whether a run's pseudo-labels are slabs that `assign` leaves, and not a table of grey levels."""
+    section = run.get("pseudo_label")
+    return bool(section["labeler"] == "features" or section["scope"] != "volume")
 
 
 def scan_path(run: Run, results: Path = Path("results")) -> Path | None:

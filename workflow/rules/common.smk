@@ -36,6 +36,7 @@ RESULTS = {
     "plan": "results/groups/{who}/plan.json",
     "normalize": "results/{who}/normalize/{part}.json",
     "pseudo_label": "results/groups/{who}/classes.json",
+    "assign": "results/{who}/assign/{part}.json",
     "train": "results/groups/{who}/stage2.safetensors",
     "self_correct": "results/groups/{who}/stage3.safetensors",
     "segment_stage2": "results/{who}/segment/stage2/{part}.json",
@@ -133,6 +134,26 @@ def label_manifests(stage):
         if stage in stages_of(run_of(wildcards))
         else []
     )
+
+
+def assigned(stage):
+    """Manifests of `assign`; none where the table of grey levels gives the pseudo-labels."""
+    return lambda wildcards: (
+        upstream(wildcards, stage) if graph.is_assigned(run_of(wildcards)) else []
+    )
+
+
+def trained_on_assigned(wildcards):
+    """The same of all reference scans, where training takes its labels from clusters."""
+    if setting("label_source")(wildcards) != "clusters":
+        return []
+    return assigned("assign@reference")(wildcards)
+
+
+def grey_of_features(wildcards):
+    """The cache, for the clusters that are fitted on voxels and not on the histogram."""
+    labeler = run_of(wildcards).get("pseudo_label.labeler")
+    return upstream(wildcards, "normalize@reference") if labeler == "features" else []
 
 
 def existing(path):

@@ -11,6 +11,7 @@ rule report:
         grey=ancient(needs("normalize")),
         table=beside("pseudo_label", "table.npy"),
         classes=needs("pseudo_label"),
+        assigned=assigned("assign"),
         train=beside("train", "train.csv"),
         self_correct=lambda wildcards: (
             []
@@ -57,6 +58,11 @@ rule report:
         histogram=report(
             "results/{sample}/figures/histogram.png",
             caption="../report/histogram.rst",
+            category="{sample}",
+        ),
+        elbow=report(
+            "results/{sample}/figures/elbow.png",
+            caption="../report/elbow.rst",
             category="{sample}",
         ),
         curves=report(
