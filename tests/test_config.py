@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,3 +156,10 @@ def test_shipped_config_holds_a_dozen_keys_at_most_and_presets_are_valid():
     assert len(list(flatten(shipped))) <= 12
     for path in (BASEDIR / "config" / "presets").glob("*.yaml"):
         load_runs(BASEDIR, BASEDIR, {"preset": path.stem})
+
+
+def test_the_installed_command_prints_values_and_layers(tmp_path: Path) -> None:
+    """The command of the README, as the environment installs it, outside of a checkout."""
+    command = [Path(sys.executable).with_name("beamseg"), "--directory", tmp_path, "show_config", "demo"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^train\.steps +400 +preset quick$", shown, re.MULTILINE)
