@@ -12,10 +12,11 @@ import pytest
 
 from beamseg.errors import InputError
 from beamseg.histogram import measure
-from beamseg.plan import cupping, drift, percentiles, plan
+from beamseg.plan import percentiles, plan
 from beamseg.readers import open_source
+from beamseg.shading import cupping, drift
 
-SETTINGS = {"percentiles": [0.1, 99.9], "range": None, "warn_drift": 0.1, "warn_cupping": 0.1}
+SETTINGS = {"percentiles": [0.1, 99.9], "range": None, "warn_drift": 0.1, "warn_cupping": 0.1, "warn_rings": 0.05}
 FULL = {"kind": "full"}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from .corrections import estimate
 from .errors import InputError
 from .provenance import read_json, write_json
 from .readers import Source, open_source
@@ -28,6 +29,7 @@ def ingest(
     name: str,
     voxel_size_um: float | list[float] | None = None,
     histogram: str | Path | None = None,
+    correct: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Take in a scan: write `scan.json` (what it is) and `source.json` (where it lies now).
 
@@ -51,6 +53,8 @@ def ingest(
         In place of what the file says, micrometres.
     histogram : path, optional
         `histogram.npz` of an earlier run, if there is one.
+    correct : dict, optional
+        `runs.corrections` of the run; what they need to know of the scan is estimated from a few slices.
 
     Returns
     -------
@@ -75,6 +79,8 @@ def ingest(
         "format": source.format,
         "warnings": source.warnings,
     }
+    if correct is not None:
+        scan["correction"] = estimate(source, scan["fov"], correct)
     sidecar = out_scan.with_name(".ingest.json")
     where = {"path": str(Path(path).absolute()), "dataset": dataset or None, "files": file_stat(source.files)}
     first, content = _content(source, where, sidecar, histogram)

@@ -8,12 +8,11 @@ from typing import Any
 import dask
 import numpy as np
 
+from .corrections import corrected
 from .provenance import read_json, write_json
 from .readers.source import Source, task_borders
 from .slabs import SlabWriter, parse_part, run_slabs, slab_borders
-from .volumes import normalize_block, open_scan_source, plan_entry
-
-DTYPES = {"grey": np.uint16}
+from .volumes import GREY_TYPES, normalize_block, open_scan_source, plan_entry
 
 
 def worth_materializing(source: Source, settings: dict[str, Any]) -> bool:
@@ -21,6 +20,7 @@ def worth_materializing(source: Source, settings: dict[str, Any]) -> bool:
 
     `always` and `never` are plain. `auto` leaves it out only where consumers read the source as fast and can hold
     the normalized volume in memory: uncompressed 8- or 16-bit integers whose uint16 volume fits `mem_budget_mb`.
+    `source` is the corrected one: a scan with corrections always gets a cache, since windows of it cost whole slices.
     """
     choice = settings["materialize"]
     if choice != "auto":
@@ -44,10 +44,10 @@ def normalize(
     Parameters
     ----------
     manifest : path
-        `…/normalize/<part>.json`; slab files go beside it, array `grey`, uint16.
+        `…/normalize/<part>.json`; slab files go beside it, array `grey`, uint16 or, where the plan says 8 bits, uint8.
     scan_json, plan_json : path
     settings : dict
-        Section `normalize`: materialize; and the key `mem_budget_mb`.
+        materialize, of the section `normalize`, and `mem_budget_mb`.
     part : str
         `k-of-n`.
     identity : str
@@ -62,8 +62,9 @@ def normalize(
         the source.
     """
     scan = read_json(scan_json)
-    source = open_scan_source(scan_json)
+    source = corrected(open_scan_source(scan_json), scan)
     entry = plan_entry(read_json(plan_json), scan)
+    dtypes = {"grey": GREY_TYPES[entry["bits"]]}
     if not worth_materializing(source, settings):
         index, count = parse_part(part)
         for z0, _ in slab_borders(source.shape[0], scan["slab_depth"])[index::count]:
@@ -73,7 +74,7 @@ def normalize(
             "identity": identity,
             "shape": list(source.shape),
             "part": part,
-            "arrays": {name: np.dtype(dtype).name for name, dtype in DTYPES.items()},
+            "arrays": {name: np.dtype(dtype).name for name, dtype in dtypes.items()},
             "slabs": [],
             "released": True,
         }
@@ -96,16 +97,16 @@ def normalize(
         identity=identity,
         shape=source.shape,
         depth=scan["slab_depth"],
-        dtypes=DTYPES,
+        dtypes=dtypes,
         fill=fill,
         part=part,
     )
 
 
 def _levels(source: Source, entry: dict[str, Any], z0: int, z1: int) -> np.ndarray:
-    """Grey levels of slices z0 … z1, uint16; tiled so that the float intermediates of a tile stay in the cache."""
+    """Grey levels of slices z0 … z1; tiled so that the float intermediates of a tile stay in the cache."""
     raw = source.read(z0, z1)
-    grey = np.empty(raw.shape, np.uint16)
+    grey = np.empty(raw.shape, GREY_TYPES[entry["bits"]])
     rows = max(1, 2**17 // raw.shape[2])
     for z in range(len(raw)):
         for y in range(0, raw.shape[1], rows):

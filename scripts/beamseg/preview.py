@@ -16,12 +16,13 @@ from .clusters import LABELERS, rebin
 from .config import PHANTOM, load_runs
 from .errors import InputError
 from .figures import contact_sheet
+from .fov import fov_mask
 from .ingest import field_of_view
 from .provenance import atomic_path, write_json
 from .readers import open_source
 from .runs import scan_path
 from .slabs import UNLABELLED
-from .volumes import MAX_GREY, OUTSIDE, fov_mask, normalize_block
+from .volumes import MAX_GREY, OUTSIDE, normalize_block
 
 CROP = (64, 512, 512)
 CLUSTERS = range(2, 9)
@@ -114,7 +115,7 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     inside = fov_mask(fov, 0, block.shape[1], 0, block.shape[2])
     seen = block if inside is None else block[:, inside]
     low, high = np.nanpercentile(seen, run.get("plan.percentiles"))
-    grey = normalize_block(block, {"range": [low, high], "fov": fov})
+    grey = normalize_block(block, {"range": [low, high], "bits": 16, "fov": fov})
     counts = np.bincount(grey.ravel(), minlength=MAX_GREY + 1)
     labeler = LABELERS[run.get("pseudo_label.labeler")]
     middle = grey[len(grey) // 2]

@@ -63,7 +63,7 @@ def slab_arrays(dtypes: dict[str, Any], shape: tuple[int, int, int]) -> dict[str
     chunks = tuple(min(c, s) for c, s in zip(CHUNK, shape, strict=True))
     options: dict[str, dict[str, Any]] = {}
     for name, dtype in dtypes.items():
-        if np.dtype(dtype).itemsize > 1:
+        if name == "grey":
             filters = dict(hdf5plugin.Blosc(cname="lz4", clevel=5, shuffle=hdf5plugin.Blosc.BITSHUFFLE))
         else:
             filters = {"compression": "gzip", "compression_opts": 1}

@@ -19,7 +19,7 @@ rule normalize:
         mem_mb=mem_mb,
         runtime=240,
     params:
-        settings=setting("normalize"),
+        materialize=setting("normalize.materialize"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("normalize"),
     script:
