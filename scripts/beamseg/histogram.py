@@ -34,10 +34,10 @@ RING_SIZE = 15  # radii; rings up to half as wide are measured
 def histogram(scan_json: str | Path, out: str | Path, threads: int = 1) -> dict[str, Any]:
     """Read a scan once and write its histogram, profiles and content digest.
 
-    8- and 16-bit integers are counted exactly, one bin per value. Other types, and corrected scans, get 65,536 bins over a
-    range sampled from 8 slices, widened by a quarter on either side; should more than 0.02 % of the voxels lie beyond it,
-    the pass is repeated over a wider one, but never so wide that few outliers (zingers) cost the body its resolution:
-    percentiles 0.1 and 99.9 are right to 0.01 % of the range between them.
+    8- and 16-bit integers are counted exactly, one bin per value. Other types, and corrected scans, get 65,536 bins
+    over a range sampled from 8 slices, widened by a quarter on either side; should more than 0.02 % of the voxels lie
+    beyond it, the pass is repeated over a wider one, but never so wide that few outliers (zingers) cost the body its
+    resolution: percentiles 0.1 and 99.9 are right to 0.01 % of the range between them.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def histogram(scan_json: str | Path, out: str | Path, threads: int = 1) -> dict[
         `histogram.npz`: edges (bins + 1), counts (bins, int64), underflow, overflow, nan (voxels in the field of view
         that are no finite numbers), low, high (least and greatest value), slice_mean, slice_std and slice_nan (z,),
         slice_quantiles (z, fractions of `shading.QUANTILES`; to a bin), mean_image (binned y, x; NaN where there is
-        nothing), ring_profile (radii in pixels; mean of `shading.Polar.ring_profile` over 8 slices), content. All of the
-        corrected values inside the field of view; content is of all voxels as stored.
+        nothing), ring_profile (radii in pixels; mean of `shading.Polar.ring_profile` over 8 slices), content. All of
+        the corrected values inside the field of view; content is of all voxels as stored.
     threads : int
         Dask threads; each holds one read (8 slices or a chunk layer, 256 MiB at most beyond one slice).
 
@@ -158,7 +158,7 @@ def _better(span: tuple[float, float], result: dict[str, Any]) -> tuple[float, f
     body = float(places[last] - places[first])
     width = hi - lo
     needed = first == 0 or last == len(number) - 1  # the body itself reaches beyond the bins
-    if not needed and width > MOST_WIDTHS * max(body, width / BINS):
+    if not needed and 0 < body < width / MOST_WIDTHS:
         return max(lo, float(places[first]) - body), min(hi, float(places[last]) + body)
     if result["underflow"] > MOST_OUTSIDE * total:
         lo = max(lo - 4 * width, float(result["low"]) - 1e-3 * width)

@@ -163,8 +163,8 @@ def _scan_warnings(
         spans = entry["defects"]["constant_slices"]
         listed = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in spans[:5])
         warnings.append(
-            f"{name}: slices of one value only: {listed}{' and more' if len(spans) > 5 else ''}; crop them off, or their "
-            "voxels count as a phase"
+            f"{name}: slices of one value only: {listed}{' and more' if len(spans) > 5 else ''}; their voxels are "
+            "counted as a phase, so better crop them off"
         )
     values, counts = pool([one])
     above = counts[values > hi].sum() / counts.sum()

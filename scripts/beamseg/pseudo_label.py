@@ -27,7 +27,7 @@ def grey_counts(plan: dict[str, Any], histograms: Sequence[str | Path]) -> np.nd
         with np.load(path) as found:
             edges, counts = found["edges"], found["counts"]
             middle = (edges[1:] + edges[:-1]) / 2
-            level = grey_level(middle, *map(float, plan["range"]), bits=bits)
+            level = grey_level(middle, float(plan["range"][0]), float(plan["range"][1]), bits)
             np.add.at(total, level if bits == 16 else WIDE[level], counts)
             total[1] += int(found["underflow"])
             total[MAX_GREY] += int(found["overflow"])

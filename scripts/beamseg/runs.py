@@ -151,7 +151,7 @@ class Runs:
 
 
 def corrections(run: Run) -> dict[str, Any] | None:
-    """What corrects a scan before it is measured, for `ingest`: keys of the section `normalize`; None if nothing does."""
+    """What corrects a scan before it is measured: keys of the section `normalize`; None if nothing does."""
     settings = {key.partition(".")[2]: run.get(key) for key in CORRECTIONS}
     if all(settings[key] == "none" for key in ("shading", "rings", "denoise")):
         return None

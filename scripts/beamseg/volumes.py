@@ -18,7 +18,7 @@ from .slabs import SlabVolume
 
 OUTSIDE = 0  # grey level outside the field of view
 MAX_GREY = 65535
-GREY_TYPES = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
+GREY_TYPES: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
 WIDE = np.concatenate([[OUTSIDE], np.rint(np.linspace(1, MAX_GREY, 255))]).astype(np.uint16)
 """Grey levels 0 … 255 of an 8-bit cache as the 16-bit levels that all stages know."""
 
