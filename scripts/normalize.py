@@ -12,7 +12,7 @@ if __name__ == "__main__":
             snakemake.output[0],
             snakemake.input.scan,
             snakemake.input.plan,
-            {"materialize": params.materialize, "mem_budget_mb": params.mem_budget_mb},
+            {key: params[key] for key in ("materialize", "scratch_mb", "mem_budget_mb")},
             snakemake.wildcards.part,
             identity("normalize", [params.materialize, params.code], files),
             threads=snakemake.threads,

@@ -45,7 +45,8 @@ def histogram(scan_json: str | Path, out: str | Path, threads: int = 1) -> dict[
         `source.json` beside it says where the input lies.
     out : path
         `histogram.npz`: edges (bins + 1), counts (bins, int64), underflow, overflow, nan (voxels in the field of view
-        that are no finite numbers), low, high (least and greatest value), slice_mean, slice_std and slice_nan (z,),
+        that are no finite numbers), low, high (least and greatest value), slice_mean, slice_std, slice_voxels and
+        slice_nan (z,),
         slice_quantiles (z, fractions of `shading.QUANTILES`; to a bin), mean_image (binned y, x; NaN where there is
         nothing), ring_profile (radii in pixels; mean of `shading.Polar.ring_profile` over 8 slices), content. All of
         the corrected values inside the field of view; content is of all voxels as stored.
@@ -223,7 +224,7 @@ def _block(scan: Scan, span: tuple[float, float] | None, border: tuple[int, int]
     counts: np.ndarray | int = 0
     image, pixels = np.zeros_like(everywhere), np.zeros_like(everywhere)
     found: dict[str, list[Any]] = {
-        name: [] for name in ("mean", "std", "nan", "quantiles", "digest", "extremes", "rings")
+        name: [] for name in ("mean", "std", "voxels", "nan", "quantiles", "digest", "extremes", "rings")
     }
     sampled = set(scan.sampled())
     for z, raw, plane, digest in scan.planes(*border):
@@ -239,6 +240,7 @@ def _block(scan: Scan, span: tuple[float, float] | None, border: tuple[int, int]
             finite = np.isfinite(raw)
             nan = int((~finite if inside is None else inside & ~finite).sum())
         found["nan"].append(nan)
+        found["voxels"].append(values.size)
         mean = float(values.mean(dtype=np.float64)) if values.size else np.nan
         found["mean"].append(mean)
         found["std"].append(_spread(values, mean) if values.size else np.nan)
@@ -324,6 +326,7 @@ def _one_pass(scan: Scan, span: tuple[float, float] | None, threads: int, name: 
         "high": np.float64(high),
         "slice_mean": np.array(found["mean"]),
         "slice_std": np.array(found["std"]),
+        "slice_voxels": np.array(found["voxels"], np.int64),
         "slice_nan": np.array(found["nan"], np.int64),
         "slice_quantiles": np.array(found["quantiles"]),
         "mean_image": mean_image,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,36 @@ import dask
 import numpy as np
 
 from .corrections import corrected
+from .errors import InputError
 from .provenance import read_json, write_json
 from .readers.source import Source, task_borders
-from .slabs import SlabWriter, parse_part, run_slabs, slab_borders
+from .slabs import SlabWriter, parse_part, run_slabs, slab_borders, stored_bytes
 from .volumes import GREY_TYPES, normalize_block, open_scan_source, plan_entry
 
 
-def worth_materializing(source: Source, settings: dict[str, Any]) -> bool:
+def worth_materializing(source: Source, settings: dict[str, Any], is_corrected: bool) -> bool:
     """Whether to write the cache.
 
     `always` and `never` are plain. `auto` leaves it out only where consumers read the source as fast and can hold
     the normalized volume in memory: uncompressed 8- or 16-bit integers whose uint16 volume fits `mem_budget_mb`.
-    `source` is the corrected one: a scan with corrections always gets a cache, since windows of it cost whole slices.
+    A corrected scan always gets a cache, since a window of it costs whole slices.
     """
     choice = settings["materialize"]
+    if is_corrected:
+        return True
     if choice != "auto":
         return bool(choice == "always")
     fits = np.prod(source.shape, dtype=float) * 2 <= settings["mem_budget_mb"] * 2**20
     plain = not source.compressed and source.dtype.kind in "iu" and source.dtype.itemsize <= 2
     return not (fits and plain)
+
+
+def scratch_left(scratch_mb: float | None, folder: Path) -> float:
+    """Bytes that the caches of the scans beside this one leave of `scratch_mb`; infinite where none is set."""
+    if scratch_mb is None:
+        return math.inf
+    others = (path for path in folder.parents[1].glob("*/normalize/slab_*.h5") if path.parent != folder)
+    return scratch_mb * 2**20 - sum(path.stat().st_size for path in others)
 
 
 def normalize(
@@ -47,7 +59,7 @@ def normalize(
         `…/normalize/<part>.json`; slab files go beside it, array `grey`, uint16 or, where the plan says 8 bits, uint8.
     scan_json, plan_json : path
     settings : dict
-        materialize, of the section `normalize`, and `mem_budget_mb`.
+        materialize and scratch_mb, of the section `normalize`, and `mem_budget_mb`.
     part : str
         `k-of-n`.
     identity : str
@@ -59,13 +71,27 @@ def normalize(
     -------
     dict
         The manifest. Without a cache it lists no slabs and says `released`; `volumes.open_normalized` then reads
-        the source.
+        the source. There is none either where it would not fit `scratch_mb`.
+
+    Raises
+    ------
+    InputError
+        If the cache does not fit the disk, or a corrected scan's does not fit `scratch_mb`.
     """
     scan = read_json(scan_json)
     source = corrected(open_scan_source(scan_json), scan)
     entry = plan_entry(read_json(plan_json), scan)
     dtypes = {"grey": GREY_TYPES[entry["bits"]]}
-    if not worth_materializing(source, settings):
+    needed = stored_bytes(dtypes, math.prod(source.shape))
+    left = scratch_left(settings["scratch_mb"], Path(manifest).parent)
+    if needed > left and scan.get("correction"):
+        raise InputError(
+            "normalize.scratch_mb",
+            f"{left / 2**20:.0f} MiB left by other scans' caches, and a corrected scan that needs {needed / 2**20:.0f}",
+            "room for the cache of a corrected scan",
+            "start the same command again once the others are released, or raise scratch_mb",
+        )
+    if needed > left or not worth_materializing(source, settings, bool(scan.get("correction"))):
         index, count = parse_part(part)
         for z0, _ in slab_borders(source.shape[0], scan["slab_depth"])[index::count]:
             (Path(manifest).parent / f"slab_{z0:06d}.h5").unlink(missing_ok=True)

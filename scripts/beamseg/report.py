@@ -16,6 +16,7 @@ from .metrics import STAGES
 from .page import write_page
 from .palette import COLOURS
 from .provenance import read_json
+from .shading import measured
 from .slabs import UNLABELLED
 from .volumes import Volume
 
@@ -26,6 +27,7 @@ FIGURES = (
     "views",
     "trust",
     "histogram",
+    "shading",
     "curves",
     "matching",
     "profile",
@@ -85,7 +87,8 @@ def report(
     group, clusters = read_json(plan), read_json(classes)
     view = View(result, about, stages, grey, read_truth(truth_slices), settings)
     with np.load(histogram) as data:
-        edges, counts = data["edges"], data["counts"]
+        found = dict(data)
+    view.facts["shading"] = measured(found, about, group["range"])
     colours = [row["colour"] for row in result["classes"]]
     cluster_colours = {c: row["colour"] for row in result["classes"] for c in row["clusters"]}
     draw: dict[str, Callable[[], Figure]] = {
@@ -95,8 +98,9 @@ def report(
         "views": lambda: view.views(mem_budget_mb),
         "trust": lambda: view.trust(confidence),
         "histogram": lambda: plots.histogram(
-            edges, counts, tuple(group["range"]), result["classes"], clusters["clusters"]
+            found["edges"], found["counts"], tuple(group["range"]), result["classes"], clusters["clusters"]
         ),
+        "shading": lambda: plots.shading(found, view.facts["shading"], tuple(group["range"])),
         "curves": lambda: plots.curves(
             {STAGES[stage]: curve_panels(pd.read_csv(path)) for stage, path in curves.items()},
             [cluster_colours[c] for c in sorted(cluster_colours)] or colours,

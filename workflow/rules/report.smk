@@ -58,6 +58,11 @@ rule report:
             caption="../report/histogram.rst",
             category="{sample}",
         ),
+        shading=report(
+            "results/{sample}/figures/shading.png",
+            caption="../report/shading.rst",
+            category="{sample}",
+        ),
         curves=report(
             "results/{sample}/figures/curves.png",
             caption="../report/curves.rst",
