@@ -296,7 +296,8 @@ def _one_pass(scan: Scan, span: tuple[float, float] | None, threads: int, name: 
     source = scan.source
     borders = task_borders(scan.values)
     size = int(np.prod(source.shape, dtype=np.int64))
-    with tqdm(total=size, unit="voxel", unit_scale=True, desc=f"histogram {name}".strip(), mininterval=5) as progress:
+    bar = {"unit": "voxel", "unit_scale": True, "mininterval": 5, "disable": not name}
+    with tqdm(total=size, desc=f"histogram {name}", **bar) as progress:
         tasks = [dask.delayed(_block)(scan, span, border, progress) for border in borders]
         blocks = dask.compute(*tasks, scheduler="threads", num_workers=threads)
     found = {key: [value for block in blocks for value in block[key]] for key in blocks[0] if key not in _SUMS}

@@ -111,7 +111,7 @@ def normalize(
     def fill(z0: int, z1: int, writer: SlabWriter) -> None:
         blocks = [(max(a, z0), min(b, z1)) for a, b in reads if a < z1 and b > z0]
         for start in range(0, len(blocks), threads):
-            batch = [dask.delayed(_levels)(source, entry, a, b) for a, b in blocks[start : start + threads]]
+            batch = [dask.delayed(levels)(source, entry, a, b) for a, b in blocks[start : start + threads]]
             for (a, _), grey in zip(
                 blocks[start:], dask.compute(*batch, scheduler="threads", num_workers=threads), strict=False
             ):
@@ -129,7 +129,7 @@ def normalize(
     )
 
 
-def _levels(source: Source, entry: dict[str, Any], z0: int, z1: int) -> np.ndarray:
+def levels(source: Source, entry: dict[str, Any], z0: int, z1: int) -> np.ndarray:
     """Grey levels of slices z0 … z1; tiled so that the float intermediates of a tile stay in the cache."""
     raw = source.read(z0, z1)
     grey = np.empty(raw.shape, GREY_TYPES[entry["bits"]])
