@@ -2,9 +2,9 @@
 
 usage: python benchmarks/memory.py [--slices 64 256] [--edge 128] [--stages histogram normalize …]
 
-At size: --slices 512 4096 --edge 512. Each stage and size is a process of its own (ru_maxrss). The scan is a sparse HDF5
-file: chunks of noise every 64 slices, the rest is its fill value. Labels are made where they are read, so only what a
-stage writes is on disk. `segment` and `refine_scm` run untrained networks, and take by far the longest.
+At size: --slices 512 4096 --edge 512. Each stage and size is a process of its own (ru_maxrss). The scan is a sparse
+HDF5 file: chunks of noise every 64 slices, the rest is its fill value. Labels are made where they are read, so only
+what a stage writes is on disk. `segment` and `refine_scm` run untrained networks, and take by far the longest.
 """
 
 from __future__ import annotations
