@@ -25,6 +25,7 @@ rule evaluate:
         "benchmarks/results/{sample}/evaluate.tsv"
     conda:
         "../../envs/beamseg.yaml"
+    priority: 40
     resources:
         mem_mb=mem_mb,
         runtime=120,

@@ -21,6 +21,7 @@ rule export:
         "benchmarks/results/{sample}/export.tsv"
     conda:
         "../../envs/beamseg.yaml"
+    priority: 50
     resources:
         mem_mb=mem_mb,
         runtime=120,

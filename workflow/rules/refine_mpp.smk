@@ -16,6 +16,7 @@ rule refine_mpp:
         "benchmarks/results/{sample}/refine_mpp/{part}.tsv"
     conda:
         "../../envs/beamseg.yaml"
+    priority: 20
     threads: 2
     resources:
         mem_mb=mem_mb,

@@ -17,6 +17,7 @@ rule refine_scm:
         "benchmarks/results/{sample}/refine_scm/{part}.tsv"
     conda:
         "../../envs/beamseg.yaml"
+    priority: 30
     threads: 8
     resources:
         mem_mb=mem_mb,

@@ -15,6 +15,7 @@ rule release:
         "benchmarks/results/{sample}/release.tsv"
     conda:
         "../../envs/beamseg.yaml"
+    priority: 60
     params:
         code=code("release"),
     script:

@@ -84,6 +84,7 @@ rule report:
         "benchmarks/results/{sample}/report.tsv"
     conda:
         "../../envs/beamseg.yaml"
+    priority: 50
     resources:
         mem_mb=mem_mb,
         runtime=60,

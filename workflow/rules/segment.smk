@@ -16,6 +16,7 @@ rule segment:
         "benchmarks/results/{sample}/segment/{model}/{part}.tsv"
     conda:
         "../../envs/beamseg.yaml"
+    priority: 10
     threads: 8
     resources:
         mem_mb=mem_mb,
