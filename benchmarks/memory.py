@@ -141,6 +141,7 @@ def run_evaluate(folder: Path, shape: tuple[int, int, int]) -> None:
         out_json=folder / "metrics.json",
         out_csv=folder / "metrics.csv",
         truth=labels,
+        mem_budget_mb=64,
     )
 
 

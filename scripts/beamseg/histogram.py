@@ -28,6 +28,7 @@ MOST_OUTSIDE = 2e-4  # of the voxels beyond the ends of a sampled range; a fifth
 BODY = (0.1, 99.9)  # percentiles that the bins must resolve
 MOST_WIDTHS = 13.0  # of the body that the bins may span: half a bin is then 0.006 % of it
 MOST_PASSES = 6
+BATCH = 4  # tasks per thread whose results are held at once
 RING_SIZE = 15  # radii; rings up to half as wide are measured
 
 
@@ -296,12 +297,16 @@ def _one_pass(scan: Scan, span: tuple[float, float] | None, threads: int, name: 
     source = scan.source
     borders = task_borders(scan.values)
     size = int(np.prod(source.shape, dtype=np.int64))
-    bar = {"unit": "voxel", "unit_scale": True, "mininterval": 5, "disable": not name}
+    bar: dict[str, Any] = {"unit": "voxel", "unit_scale": True, "mininterval": 5, "disable": not name}
     with tqdm(total=size, desc=f"histogram {name}", **bar) as progress:
-        tasks = [dask.delayed(_block)(scan, span, border, progress) for border in borders]
-        blocks = dask.compute(*tasks, scheduler="threads", num_workers=threads)
-    found = {key: [value for block in blocks for value in block[key]] for key in blocks[0] if key not in _SUMS}
-    counts = np.asarray(np.sum([block["counts"] for block in blocks], axis=0, dtype=np.int64))
+        found: dict[str, Any] = {}
+        # A few tasks at a time, since each leaves a histogram and an image; added in order, whatever the threads.
+        for start in range(0, len(borders), BATCH * threads):
+            some = borders[start : start + BATCH * threads]
+            tasks = [dask.delayed(_block)(scan, span, border, progress) for border in some]
+            for block in dask.compute(*tasks, scheduler="threads", num_workers=threads):
+                found = {key: found[key] + value for key, value in block.items()} if found else block
+    counts = found["counts"]
     low = min((low for low, _ in found["extremes"]), default=np.nan)
     high = max((high for _, high in found["extremes"]), default=np.nan)
     if span is None:
@@ -313,9 +318,8 @@ def _one_pass(scan: Scan, span: tuple[float, float] | None, threads: int, name: 
         edges = np.linspace(*span, BINS + 1)
         underflow, overflow = int(counts[0]), int(counts[-1])
         counts = counts[1:-1]
-    pixels = np.sum([block["pixels"] for block in blocks], axis=0)
     with np.errstate(invalid="ignore"):
-        mean_image = np.sum([block["image"] for block in blocks], axis=0) / pixels
+        mean_image = found["image"] / found["pixels"]
     rings = found["rings"] or [np.zeros(scan.polar.n_radii)]
     return {
         "edges": edges,
@@ -334,6 +338,3 @@ def _one_pass(scan: Scan, span: tuple[float, float] | None, threads: int, name: 
         "ring_profile": np.mean(rings, axis=0),
         "content": np.str_(combine_digests(found["digest"], source.shape, source.dtype)),
     }
-
-
-_SUMS = ("counts", "image", "pixels")
