@@ -95,8 +95,8 @@ def run_segment(folder: Path, shape: tuple[int, int, int]) -> None:
     from beamseg.models import build_model, save_weights
     from beamseg.segment import segment
 
-    model = build_model("unet_noskip", N_SLICES, CLASSES)
-    save_weights(model, folder / "w.safetensors", {"crop": CROP})
+    meta = {"name": "unet_noskip", "in_channels": N_SLICES, "n_classes": CLASSES, "options": {}, "crop": CROP}
+    save_weights(folder / "w.safetensors", build_model("unet_noskip", N_SLICES, CLASSES), meta)
     grey = Made(shape, 65535, np.uint16)
     segment(
         folder / "s" / "1-of-1.json", grey, folder / "w.safetensors", settings={"overlap": 0.25}, stage="stage2", **PART
