@@ -129,7 +129,7 @@ def field_of_view(source: Source, settings: dict[str, Any]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If a circle's settings are incomplete or it misses the slice.
+        If a circle's settings are incomplete or it misses the slice, or the scan's type cannot hold the marker.
     """
     kind = settings["kind"]
     given = {key: float(settings[key]) for key in ("cy", "cx", "radius") if settings.get(key) is not None}
@@ -150,8 +150,24 @@ def field_of_view(source: Source, settings: dict[str, Any]) -> dict[str, Any]:
                 "set fov.radius in pixels",
             )
     if kind == "constant":
-        return {"kind": "constant", "value": settings["value"], **given}
+        return {"kind": "constant", "value": _marker(settings["value"], source.dtype), **given}
     return {"kind": "circle", **given}
+
+
+def _marker(value: float | None, dtype: np.dtype) -> float | None:
+    """The value that marks the outside; None stands for NaN."""
+    if value is None or np.isnan(value):
+        return None
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        if value != round(value) or not info.min <= value <= info.max:
+            raise InputError(
+                "ingest.fov.value",
+                f"{value:g}, in a scan of {dtype.name}",
+                f"a whole number from {info.min} to {info.max}",
+                "set fov.value to the value that the scan has outside",
+            )
+    return value
 
 
 def _sample(source: Source) -> np.ndarray:

@@ -27,7 +27,7 @@ import hdf5plugin
 from tqdm import tqdm
 
 from .errors import InputError
-from .provenance import atomic_path, read_json, write_json
+from .provenance import atomic_path, no_room, read_json, write_json
 
 ALIGN = 8
 CHUNK = (8, 256, 256)
@@ -114,12 +114,7 @@ class RecordedFile(io.FileIO):
     def check(self, path: Path) -> None:
         """Raise InputError if a write has failed."""
         if self.error is not None:
-            raise _no_room(path, os.strerror(self.error.errno or errno.EIO))
-
-
-def _no_room(path: Path, found: str) -> InputError:
-    remedy = "free space, or raise the quota; then start the same command again: finished slabs are kept"
-    return InputError(path, found, "a disk that takes the slab", remedy)
+            raise no_room(path, os.strerror(self.error.errno or errno.EIO))
 
 
 class SlabWriter:
@@ -230,12 +225,12 @@ def check_room(folder: Path, needed: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)
     except OSError as error:
-        raise _no_room(folder, os.strerror(error.errno or errno.EIO)) from error
+        raise no_room(folder, os.strerror(error.errno or errno.EIO)) from error
     if needed and not writable:
-        raise _no_room(folder, "a folder that cannot be written to")
+        raise no_room(folder, "a folder that cannot be written to")
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise _no_room(folder, f"{free / 1e9:.3g} GB free, and about {needed / 1e9:.3g} GB to write")
+        raise no_room(folder, f"{free / 1e9:.3g} GB free, and about {needed / 1e9:.3g} GB to write")
 
 
 def _finished(path: Path, identity: str, z1: int) -> dict[str, Any] | None:
