@@ -245,7 +245,8 @@ def _block(scan: Scan, span: tuple[float, float] | None, border: tuple[int, int]
         mean = float(values.mean(dtype=np.float64)) if values.size else np.nan
         found["mean"].append(mean)
         found["std"].append(_spread(values, mean) if values.size else np.nan)
-        found["quantiles"].append(_quantiles(values, number, centres))
+        quantiles = _quantiles(values, _in_order(number, plane.dtype, span), centres)
+        found["quantiles"].append(quantiles)
         if values.size:
             found["extremes"].append((values.min(), values.max()))
         image += _binned(plane if mask is None else np.where(mask, plane, plane.dtype.type(0)), steps)
@@ -263,23 +264,26 @@ def _all(plane: np.ndarray) -> np.ndarray:
 
 
 def _centres(dtype: np.dtype, span: tuple[float, float] | None) -> np.ndarray:
-    """The value that each entry of `_count` stands for, float64."""
+    """The values that the entries of `_in_order` stand for, float64, increasing."""
     if span is None:
         info = np.iinfo(dtype)
-        return np.roll(np.arange(info.min, info.max + 1, dtype=np.float64), info.min)
+        return np.arange(info.min, info.max + 1, dtype=np.float64)
     width = (span[1] - span[0]) / BINS
     return span[0] + width * (np.arange(BINS + 2) - 0.5)
+
+
+def _in_order(number: np.ndarray, dtype: np.dtype, span: tuple[float, float] | None) -> np.ndarray:
+    """What `_count` gives, in increasing order of the values: negative integers first."""
+    return np.roll(number, -int(np.iinfo(dtype).min)) if span is None and dtype.kind == "i" else number
 
 
 def _quantiles(values: np.ndarray, number: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Values at the fractions of `shading.QUANTILES`, float32, to a bin; the first and last are exact."""
     if not values.size:
         return np.full(len(QUANTILES), np.nan, np.float32)
-    present = np.flatnonzero(number)
-    present = present[np.argsort(centres[present])]
-    reached = np.searchsorted(np.cumsum(number[present]), QUANTILES * values.size)
-    found = centres[present[np.minimum(reached, len(present) - 1)]]
-    return np.clip(found, values.min(), values.max()).astype(np.float32)
+    found = centres[np.searchsorted(np.cumsum(number), QUANTILES * values.size)]
+    found[[0, -1]] = values.min(), values.max()
+    return np.clip(found, found[0], found[-1]).astype(np.float32)
 
 
 def _spread(values: np.ndarray, mean: float) -> float:
