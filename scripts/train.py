@@ -1,8 +1,6 @@
 """Rule train: stage 2, a network learns from the pseudo-labels or from the user's labels."""
 
-import numpy as np
-
-from beamseg.inputs import many, reference_volumes
+from beamseg.inputs import many, reference_pseudo_labels, reference_volumes
 from beamseg.job import job
 from beamseg.labels import open_training_labels
 from beamseg.provenance import identity, read_json
@@ -13,13 +11,14 @@ if __name__ == "__main__":
         files, params = snakemake.input, snakemake.params
         settings = params.settings
         volumes = reference_volumes(files)
-        table = np.load(files.table)
         inputs = {"scans": many(files.scans), "plan": files.plan, "table": files.table, "user": many(files.labels)}
+        inputs["assigned"] = many(files.assigned)
+        pseudo = reference_pseudo_labels(files, volumes)
         train(
             volumes,
             [
-                open_training_labels(settings["label_source"], settings["labels"], volume, table, path or None)
-                for volume, path in zip(volumes, params.labels, strict=True)
+                open_training_labels(settings["label_source"], settings["labels"], volume, own, path or None)
+                for volume, own, path in zip(volumes, pseudo, params.labels, strict=True)
             ],
             snakemake.output.weights,
             snakemake.output.curves,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,7 @@ def test_lists_replace_and_dicts_merge():
         ("preset: srtc\n", "'srtc'", "did you mean 'srct'?"),
         ("refine: [scm]\n", "[scm]", "add mpp"),
         ("normalize: {shading: drift, materialize: never}\n", "never, with normalize.shading", "remove materialize"),
+        ("pseudo_label: {labeler: features, scope: slab}\n", "slab with labeler: features", "over the group"),
         ("label_source: slices\n", "an empty cell", "set label_source: clusters"),
         ("classes: {a: {clusters: [0, 1]}, b: {clusters: [1]}}\n", "cluster 1", "take it out"),
         ("a: [1\n", "while parsing", "mend the syntax"),
@@ -115,6 +119,7 @@ def test_slices_far_apart_turn_off_what_looks_along_z(folder):
     write(folder, "z_continuous: false\n")
     run = load(folder)["a"]
     assert run.get("refine") == []
+    assert run.get("pseudo_label.features.dimensions") == 2
     assert run.get("model.n_slices") == 1
     assert run.origins["refine"] == "z_continuous: false"
 
@@ -152,3 +157,10 @@ def test_shipped_config_holds_a_dozen_keys_at_most_and_presets_are_valid():
     assert len(list(flatten(shipped))) <= 12
     for path in (BASEDIR / "config" / "presets").glob("*.yaml"):
         load_runs(BASEDIR, BASEDIR, {"preset": path.stem})
+
+
+def test_the_installed_command_prints_values_and_layers(tmp_path: Path) -> None:
+    """The command of the README, as the environment installs it, outside of a checkout."""
+    command = [Path(sys.executable).with_name("beamseg"), "--directory", tmp_path, "show_config", "demo"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^train\.steps +400 +preset quick$", shown, re.MULTILINE)

@@ -74,7 +74,7 @@ def test_bars_of_the_histogram_have_the_colours_of_their_clusters() -> None:
     counts = np.zeros(256)
     counts[[40, 200]] = 1000
     table = [{"name": "a", "colour": COLOURS[1], "clusters": [0]}, {"name": "b", "colour": COLOURS[2], "clusters": [1]}]
-    clusters = [{"id": 0, "cut_low": 1, "cut_high": 32767}, {"id": 1, "cut_low": 32768, "cut_high": 65535}]
+    clusters = [{"id": 0, "intervals": [[1, 32767]]}, {"id": 1, "intervals": [[32768, 65535]]}]
     figure = plots.histogram(np.arange(257.0), counts, (0.0, 256.0), table, clusters)
     bars = [bar for bar in figure.axes[0].patches if bar.get_height() >= 1000]
     assert [bar.get_facecolor()[:3] for bar in sorted(bars, key=lambda bar: bar.get_x())] == [

@@ -23,12 +23,11 @@ def write(path: Path, volume: np.ndarray) -> Path:
     return path
 
 
-def test_clusters_are_looked_up() -> None:
-    table = np.arange(65536).astype(np.uint8)
-    labels = open_training_labels("clusters", SETTINGS, GREY, table)
-    assert isinstance(labels, TableVolume)
+def test_clusters_are_the_pseudo_labels() -> None:
+    pseudo_labels = TableVolume(GREY, np.arange(65536).astype(np.uint8))
+    labels = open_training_labels("clusters", SETTINGS, GREY, pseudo_labels)
     assert (labels.read(0, 10) == 9).all()
-    with pytest.raises(InputError, match="no table"):
+    with pytest.raises(InputError, match="no pseudo-labels"):
         open_training_labels("clusters", SETTINGS, GREY)
     with pytest.raises(InputError, match="no label file"):
         open_training_labels("slices", SETTINGS, GREY)

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beamseg.config import defaults
 from beamseg.errors import InputError
-from beamseg.losses import LOSSES, cross_entropy, label_smoothing, loss_named
+from beamseg.losses import (
+    LOSSES,
+    cross_entropy,
+    focal,
+    generalized_cross_entropy,
+    hard_bootstrapping,
+    label_smoothing,
+    loss_named,
+    soft_bootstrapping,
+    symmetric_cross_entropy,
+)
 
+SCHEMAS = Path(__file__).parents[1] / "workflow" / "schemas"
 LOG2, LOG3 = math.log(2.0), math.log(3.0)
 
 
@@ -34,22 +48,94 @@ def test_label_smoothing_by_hand() -> None:
     assert total == pytest.approx(first + LOG2, rel=1e-6)
 
 
-def test_unlabelled_and_masked_pixels_count_nothing() -> None:
+@pytest.mark.parametrize(
+    ("loss", "options", "first", "second"),
+    [  # the pixels have p_y = 3/4, where the network is right, and p_y = 1/2
+        (generalized_cross_entropy, {"q": 1.0}, 1 / 4, 1 / 2),
+        (generalized_cross_entropy, {"q": 0.5}, 2 - math.sqrt(3), 2 - math.sqrt(2)),
+        (symmetric_cross_entropy, {"alpha": 1.0, "beta": 0.0}, math.log(4 / 3), LOG2),
+        (
+            symmetric_cross_entropy,
+            {"alpha": 0.1, "beta": 1.0, "log_zero": -4.0},
+            0.1 * math.log(4 / 3) + 1,
+            0.1 * LOG2 + 2,
+        ),
+        (symmetric_cross_entropy, {"alpha": 0.0, "beta": 0.5, "log_zero": -6.0}, 0.75, 1.5),
+        (soft_bootstrapping, {"beta": 1.0}, math.log(4 / 3), LOG2),
+        (soft_bootstrapping, {"beta": 0.0}, 0.75 * math.log(4 / 3) + 0.25 * math.log(4), LOG2),
+        (soft_bootstrapping, {"beta": 0.6}, 0.9 * math.log(4 / 3) + 0.1 * math.log(4), LOG2),
+        (hard_bootstrapping, {"beta": 0.8}, math.log(4 / 3), LOG2),
+        (focal, {"gamma": 2.0, "alpha": 0.25}, math.log(4 / 3) / 64, LOG2 / 16),
+        (focal, {"gamma": 0.0, "alpha": 1.0}, math.log(4 / 3), LOG2),
+        (focal, {"gamma": 0.5, "alpha": 2.0}, math.log(4 / 3), math.sqrt(2) * LOG2),
+    ],
+)
+def test_losses_by_hand(loss, options, first, second) -> None:  # type: ignore[no-untyped-def]
     logits, target = two_pixels()
-    target[0, 0, 0] = 255
-    total, count = cross_entropy(logits, target)
-    assert (count, total.item()) == (1, pytest.approx(LOG2, rel=1e-6))
-    total, count = cross_entropy(logits, target, torch.tensor([[[True, False]]]))
-    assert (count, total.item()) == (0, 0.0)
+    found, count = loss(logits, target, **options)
+    assert (count, found.item()) == (2, pytest.approx(first + second, rel=1e-5))
+    for pixel, wanted in enumerate((first, second)):
+        mask = torch.tensor([[[pixel == 0, pixel == 1]]])
+        found, count = loss(logits, target, mask, **options)
+        assert (count, found.item()) == (1, pytest.approx(wanted, rel=1e-5))
 
 
-def test_no_gradient_from_pixels_left_out() -> None:
+def test_hard_bootstrapping_where_the_network_disagrees() -> None:
+    """p = (3/4, 1/4) and label 1: −0.8 log 1/4 − 0.2 log 3/4."""
+    logits, _ = two_pixels()
+    target = torch.tensor([[[1, 255]]], dtype=torch.uint8)
+    found, count = hard_bootstrapping(logits, target, beta=0.8)
+    assert (count, found.item()) == (1, pytest.approx(0.8 * math.log(4) + 0.2 * math.log(4 / 3), rel=1e-6))
+
+
+def test_generalized_cross_entropy_nears_cross_entropy() -> None:
+    found, _ = generalized_cross_entropy(*two_pixels(), q=1e-4)
+    assert found.item() == pytest.approx(cross_entropy(*two_pixels())[0].item(), rel=1e-3)
+
+
+def test_soft_bootstrapping_learns_through_its_own_belief() -> None:
+    """At β = 0 it is the entropy, whose gradient by a logit is −p_k (log p_k + H); none of it is held constant."""
     logits, target = two_pixels()
     logits.requires_grad_()
-    cross_entropy(logits, target, torch.tensor([[[True, False]]]))[0].backward()
+    soft_bootstrapping(logits, target, beta=0.0)[0].backward()
+    entropy = 0.75 * math.log(4 / 3) + 0.25 * math.log(4)
+    assert logits.grad is not None
+    assert logits.grad[0, 0, 0, 0].item() == pytest.approx(-0.75 * (math.log(3 / 4) + entropy), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_unlabelled_and_masked_pixels_count_nothing(name: str) -> None:
+    logits, target = two_pixels()
+    alone = LOSSES[name](logits[..., 1:], target[..., 1:])
+    assert alone[0] > 0
+    target[0, 0, 0] = 255
+    found, count = LOSSES[name](logits, target)
+    assert (count, found.item()) == (1, pytest.approx(alone[0].item(), rel=1e-6))
+    found, count = LOSSES[name](logits, target, torch.tensor([[[True, False]]]))
+    assert (count, found.item()) == (0, 0.0)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_no_gradient_from_pixels_left_out(name: str) -> None:
+    logits, target = two_pixels()
+    logits.requires_grad_()
+    LOSSES[name](logits, target, torch.tensor([[[True, False]]]))[0].backward()
     assert logits.grad is not None
     assert logits.grad[..., 1].abs().sum() == 0
     assert logits.grad[..., 0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_sure_predictions_have_finite_losses_and_gradients(name: str) -> None:
+    """Probabilities of 0 and 1 to the last bit, right and wrong; γ below 1 is where a focal loss would break."""
+    logits = torch.tensor([[200.0, 200.0], [-200.0, -200.0]]).view(1, 2, 1, 2).requires_grad_()
+    target = torch.tensor([[[0, 1]]], dtype=torch.uint8)
+    options = {"gamma": 0.5} if name == "focal" else {}
+    found, _ = LOSSES[name](logits, target, **options)
+    found.backward()
+    assert logits.grad is not None
+    assert found.isfinite()
+    assert logits.grad.isfinite().all()
 
 
 @settings(max_examples=20, deadline=None)
@@ -65,9 +151,20 @@ def test_parts_of_a_batch_add_up(name: str, seed: int, cut: int) -> None:
     assert sum(float(t) for t, _ in parts) == pytest.approx(float(whole), rel=1e-5, abs=1e-5)
 
 
-def test_by_name() -> None:
+@pytest.mark.parametrize("section", ["train", "self_correct"])
+def test_by_name_with_the_options_of_the_schema(section: str) -> None:
+    schema = yaml.safe_load((SCHEMAS / f"{section}.yaml").read_text())
+    assert sorted(schema["properties"]["loss"]["enum"]) == sorted(LOSSES)
+    for name, loss in LOSSES.items():
+        found = loss_named({**defaults(schema), "loss": name}, section)(*two_pixels())
+        assert found[0] == loss(*two_pixels())[0], "the schema's defaults are not the function's"
+
+
+def test_options_reach_the_loss() -> None:
     logits, target = two_pixels()
-    total, _ = loss_named({"loss": "label_smoothing", "smoothing": 0.2}, "train")(logits, target)
-    assert total == label_smoothing(logits, target, smoothing=0.2)[0]
+    found, _ = loss_named({"loss": "label_smoothing", "smoothing": 0.2}, "train")(logits, target)
+    assert found == label_smoothing(logits, target, smoothing=0.2)[0]
+    found, _ = loss_named({"loss": "focal", "focal": {"gamma": 0.0, "alpha": 1.0}}, "train")(logits, target)
+    assert found == pytest.approx(cross_entropy(logits, target)[0].item(), rel=1e-6)
     with pytest.raises(InputError, match=r"^train\.loss\n  found:    'dice'"):
         loss_named({"loss": "dice"}, "train")

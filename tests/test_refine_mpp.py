@@ -124,3 +124,11 @@ def test_describe_by_hand() -> None:
 def test_half_lost_is_not_erased() -> None:
     assert describe(np.array([[5, 5], [0, 9]]), 1.0, "s")["erased"] == []
     assert describe(np.array([[4, 6], [0, 9]]), 1.0, "s")["erased"] == [0]
+
+
+def test_warnings_follow_the_configured_fraction(tmp_path: Path) -> None:
+    labels = noisy()
+    _, strict = run(tmp_path / "strict", labels, 16, 2, warn_fraction=0.0)
+    _, lax = run(tmp_path / "lax", labels, 16, 2, warn_fraction=1e9)
+    assert summarize(strict)["warnings"]
+    assert not summarize(lax)["warnings"]

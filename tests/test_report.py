@@ -12,9 +12,12 @@ import jinja2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+from beamseg.clusters import elbow
+from beamseg.models import build_model, save_weights
 from beamseg.page import verdicts
 from beamseg.provenance import read_json, write_json
 from beamseg.report import FIGURES, curve_panels, densest_window, different, report, truth_display
@@ -35,7 +38,13 @@ class SliceVolume(ArrayVolume):
         return block
 
 
-def run(tmp_path: Path, truth: bool = True, voxel: list[float] | None = None, **options: Any) -> str:
+def run(
+    tmp_path: Path,
+    truth: bool = True,
+    voxel: list[float] | None = None,
+    weights: dict[str, Path] | None = None,
+    **options: Any,
+) -> str:
     """A report of the test phantom; returns the page."""
     stages, values = phantom()
     rng = np.random.default_rng(3)
@@ -63,8 +72,10 @@ def run(tmp_path: Path, truth: bool = True, voxel: list[float] | None = None, **
     )
     write_json(tmp_path / "plan.json", {"range": [0.0, 1.0], "clipped": {"low": 0.001, "high": 0.0}, "warnings": []})
     cuts = [1, 16384, 32768, 49152, 65536]
-    clusters = [{"id": k, "cut_low": cuts[k], "cut_high": cuts[k + 1] - 1} for k in range(K)]
-    write_json(tmp_path / "classes.json", {"n_clusters": K, "clusters": clusters})
+    clusters = [{"id": k, "intervals": [[cuts[k], cuts[k + 1] - 1]]} for k in range(K)]
+    found = elbow(np.bincount(grey.ravel(), minlength=65536))
+    described = {"n_clusters": K, "clusters": clusters, "elbow": found, "warnings": ["cluster 3 holds no voxel"]}
+    write_json(tmp_path / "classes.json", described)
     counts, edges = np.histogram(grey[grey > 0] / 65535, 512, (0, 1))
     profiles = {
         "slice_mean": np.linspace(0.2, 0.6, shape[0]),
@@ -92,6 +103,7 @@ def run(tmp_path: Path, truth: bool = True, voxel: list[float] | None = None, **
         settings={"slices": 2, "max_pixels": 640, "opacity": 0.5},
         out_figures={name: tmp_path / f"{name}.png" for name in FIGURES},
         out_html=tmp_path / "report.html",
+        weights=weights,
         mem_budget_mb=1e-6,
     )
     return (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -125,11 +137,25 @@ def test_the_page_is_whole_and_needs_nothing_outside(tmp_path: Path, truth: bool
     assert not re.search(r"https?://|@import|url\(", page)
     assert "rock &lt;1&gt;" in page
     assert "<td>10 voxels</td>" in page
+    assert "cluster 3 holds no voxel" in page
     assert "nan" not in re.sub(r"base64,[^']*", "", page).lower()
     for name in FIGURES:
         with Image.open(tmp_path / f"{name}.png") as image:
             assert image.width > 300
         assert (tmp_path / f"{name}.png").stat().st_size < 310_000
+
+
+def test_the_page_shows_what_the_networks_look_at_only_if_asked(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    meta = {"name": "unet_noskip", "in_channels": 1, "n_classes": K, "options": {"dropout": 0.1}, "crop": 16}
+    save_weights(tmp_path / "w.safetensors", build_model("unet_noskip", 1, K), meta)
+    weights = {"stage2": tmp_path / "w.safetensors", "stage3": tmp_path / "w.safetensors"}
+    page, plain = run(tmp_path / "a", weights=weights), run(tmp_path / "b")
+    assert "What the networks look at" in page
+    assert "Grad-CAM" in page
+    assert page.count("<figure>") == len(FIGURES) + 1
+    assert "Grad-CAM" not in plain
+    assert not list((tmp_path / "a").glob("grad_cam*"))
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:

@@ -103,6 +103,31 @@ def test_edited_classes_run_evaluation_report_and_export_alone(finished):
     assert [row["name"] for row in table] == ["cluster 0", "solid", "cluster 3"]
 
 
+def test_features_are_assigned_once_and_trained_on_and_measured(finished):
+    features = {"scales_px": [1, 2], "background_px": 0, "sample_voxels": 5000}
+    section = {"labeler": "features", "features": features}
+    finished.write(edited(pseudo_label=section, parts=2, stage3="none", refine=[]))
+    rules = finished.rules()
+    assert rules.count("assign") == 2
+    assert {"pseudo_label", "train", "segment", "evaluate", "report", "export", "bundle"} <= set(rules)
+    results = finished.folder / "results"
+    fractions = read_json(results / "a" / "metrics.json")["stages"]["pseudo_labels"]["fractions"]
+    counts = sum(
+        np.bincount(slab_labels(path).ravel(), minlength=256) for path in (results / "a" / "assign").glob("*.h5")
+    )
+    np.testing.assert_allclose(list(fractions.values()), counts[:4] / counts[:4].sum())
+    assert finished.rules() == []
+    finished.write(edited(pseudo_label={"scope": "slice"}, label_source="clusters", parts=2, stage3="none", refine=[]))
+    rules = jobs_of(finished.run("-n"))
+    assert rules.count("assign") == 2
+    assert {"pseudo_label", "train"} <= set(rules)
+
+
+def slab_labels(path):
+    with h5py.File(path) as file:
+        return file["labels"][:]
+
+
 def test_layout_of_jobs_changes_no_label(done, tmp_path):
     """Three parts, slabs of eight slices, no cache: the arrays are those of one part and deeper slabs."""
     config = edited(parts=3, slab_depth=8, normalize={"materialize": "never"})

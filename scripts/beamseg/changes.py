@@ -49,7 +49,8 @@ def describe(matrix: np.ndarray, warn_fraction: float, stage: str) -> dict[str, 
     dict
         `matrix`; `changed`, fraction of all voxels; `classes` [{id, before, after, lost, gained}], `lost` and
         `gained` as fractions of the voxels before (0 for a class without any); `erased` [id], classes that lost more
-        than half of their voxels; `warnings` [str], where a class lost or gained more than `warn_fraction`.
+        than half of their voxels; `warnings` [str], where a class lost or gained more than `warn_fraction`, which is
+        given again.
     """
     before, after, kept = matrix.sum(1), matrix.sum(0), np.diag(matrix)
     classes, warnings, erased = [], [], []
@@ -70,6 +71,7 @@ def describe(matrix: np.ndarray, warn_fraction: float, stage: str) -> dict[str, 
         "classes": classes,
         "erased": erased,
         "warnings": warnings,
+        "warn_fraction": warn_fraction,
     }
 
 
@@ -85,27 +87,26 @@ def add_to_manifest(path: str | Path, manifest: dict[str, Any], warn_fraction: f
     return manifest
 
 
-def summarize(manifests: Sequence[str | Path], warn_fraction: float = 0.05) -> dict[str, Any]:
+def summarize(manifests: Sequence[str | Path]) -> dict[str, Any]:
     """What a refinement changed over the whole volume, from the manifests of all its parts.
 
     Parameters
     ----------
     manifests : sequence of path
         Of `refine_mpp` (changes of the raw labels) or of `refine_scm` (changes of MPP's output).
-    warn_fraction : float
-        Fraction of a class's voxels lost or gained above which there is a warning.
 
     Returns
     -------
     dict
-        See `describe`. Where `erased` of `refine_scm` is not empty, MPP's output is the safer product.
+        See `describe`; warnings follow the fraction that the refinement was configured with. Where `erased` of
+        `refine_scm` is not empty, MPP's output is the safer product.
 
     Raises
     ------
     InputError
         If a slab bears no counts.
     """
-    matrix, stage = None, ""
+    matrix, stage, warn_fraction = None, "", 0.0
     for path in manifests:
         content = read_json(path)
         stage = content["stage"]
@@ -114,6 +115,7 @@ def summarize(manifests: Sequence[str | Path], warn_fraction: float = 0.05) -> d
                 raise InputError(path, "a slab without counts of changes", "a refinement's manifest", "rerun the stage")
             counts = np.array(slab["notes"]["changes"], dtype=np.int64)
             matrix = counts if matrix is None else matrix + counts
+            warn_fraction = content["changes"]["warn_fraction"]
     if matrix is None:
         raise InputError(str(list(map(str, manifests))), "no slab", "manifests of all parts", "rerun the stage")
     return describe(matrix, warn_fraction, stage)

@@ -17,7 +17,7 @@ from .ingest import field_of_view
 from .labels import open_slices, open_truth
 from .normalize import worth_materializing
 from .readers import open_source
-from .runs import Runs, corrections
+from .runs import Runs, corrections, is_assigned
 from .summary import text_table
 
 PHANTOM_RATES = {"histogram": 3e-8, "normalize": 2e-8}  # seconds per voxel; it is not there yet to be timed
@@ -56,7 +56,7 @@ def check(workdir: Path, basedir: Path) -> int:
         key = rates_key(run.settings)
         if key not in rates:
             rates[key] = network_rates(run.settings)
-        size = footprint(shape, found["itemsize"], found["is_cached"], run.settings)
+        size = footprint(shape, found["itemsize"], found["is_cached"], run.settings, is_assigned(run))
         scratch += size["scratch"]
         rows.append(
             row

@@ -1,13 +1,21 @@
-"""Clusters of grey levels: label sources that need no labels. A labeler turns a histogram into cut points."""
+"""Clusters of grey levels: labels that need none. A labeler turns a histogram into a table, grey level -> cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 
+from .errors import InputError
+from .slabs import UNLABELLED
+from .volumes import MAX_GREY
+
 MOST_LEVELS = 4096
+CURVE = range(2, 9)
 
 
 def rebin(counts: np.ndarray, most: int = MOST_LEVELS) -> tuple[np.ndarray, np.ndarray]:
@@ -37,6 +45,30 @@ def rebin(counts: np.ndarray, most: int = MOST_LEVELS) -> tuple[np.ndarray, np.n
     return sums[kept] / weights[kept], weights[kept]
 
 
+def binned(counts: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres and voxels of the occupied ones among `bins` equal bins over the grey levels 1 … 65535.
+
+    Parameters
+    ----------
+    counts : ndarray, (65536,)
+        Voxels per grey level; level 0 (outside) is left out.
+    bins : int
+        Where it is 65,535 or more, each level is a bin of its own.
+
+    Returns
+    -------
+    levels, weights : ndarray, float64, (n,)
+        Increasing; all weights > 0.
+    """
+    present = np.flatnonzero(counts[1:]) + 1
+    bins = min(bins, MAX_GREY)
+    # Bin b holds the levels above 0.5 + b·w up to 0.5 + (b + 1)·w of width w = 65535 / bins, in whole numbers.
+    bin_of = -(-(2 * present - 1) * bins // (2 * MAX_GREY)) - 1
+    weights = np.bincount(bin_of, counts[present].astype(np.float64), minlength=bins)
+    occupied = np.flatnonzero(weights)
+    return 0.5 + (occupied + 0.5) * (MAX_GREY / bins), weights[occupied]
+
+
 def kmeans(levels: np.ndarray, weights: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """Cut points between k-means clusters of a histogram.
 
@@ -61,4 +93,283 @@ def kmeans(levels: np.ndarray, weights: np.ndarray, n_clusters: int, seed: int) 
     return (centroids[1:] + centroids[:-1]) / 2
 
 
-LABELERS: dict[str, Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]] = {"kmeans": kmeans}
+def multi_otsu(levels: np.ndarray, weights: np.ndarray, most: int) -> list[np.ndarray]:
+    """The classes of greatest variance between them, exactly, for every number of classes up to `most`.
+
+    Dynamic programming over the last levels. The best end of a class does not decrease with its start, so the starts
+    are halved again and again and each looks only between the ends of its neighbours: O(K n log n).
+
+    Parameters
+    ----------
+    levels, weights : ndarray, (n,)
+        Increasing levels and their voxels, > 0.
+    most : int
+        Number of classes, 1 … n.
+
+    Returns
+    -------
+    list of ndarray, int
+        Entry k - 1 holds the index of the last level of each of k classes but the last. Of equal optima it is the one
+        whose first threshold is least, then the second, …, as in `skimage.filters.threshold_multiotsu`.
+
+    Notes
+    -----
+    Liao, Chen, Chung, "A fast algorithm for multilevel thresholding" (2001), for the sums; the greatest variance
+    between classes is the least variance within, which is k-means' inertia.
+    """
+    n = len(levels)
+    # Centred on a whole level, so that the sums over whole levels are exact and the squares are small.
+    centred = levels - np.rint(np.average(levels, weights=weights))
+    mass = np.concatenate([[0.0], np.cumsum(weights)])
+    moment = np.concatenate([[0.0], np.cumsum(weights * centred)])
+    best = (moment[n] - moment[:n]) ** 2 / (mass[n] - mass[:n])  # one class from each start to the end
+    ends = [np.full(n, n)]
+    for k in range(2, most + 1):
+        best, end = _add_class(mass, moment, best, n - k + 1)
+        ends.append(end)
+    splits = []
+    for k in range(1, most + 1):
+        start, split = 0, []
+        for layer in range(k - 1, 0, -1):
+            start = int(ends[layer][start])
+            split.append(start - 1)
+        splits.append(np.array(split, dtype=np.intp))
+    return splits
+
+
+def _add_class(mass: np.ndarray, moment: np.ndarray, best: np.ndarray, n_starts: int) -> tuple[np.ndarray, np.ndarray]:
+    """One more class before the best of the rest: value and first best end of it, for the starts 0 … n_starts - 1."""
+    value, end = np.empty(n_starts), np.empty(n_starts, dtype=np.intp)
+    stride = 1 << max(0, n_starts - 1).bit_length()
+    while stride:
+        rows = np.arange(stride - 1, n_starts, 2 * stride)
+        if len(rows):
+            low = np.maximum(rows + 1, np.where(rows >= stride, end[rows - stride], 1))
+            right = rows + stride
+            high = np.where(right < n_starts, end[np.minimum(right, n_starts - 1)], n_starts)
+            value[rows], end[rows] = _first_best(mass, moment, best, rows, low, high)
+        stride //= 2
+    return value, end
+
+
+def _first_best(
+    mass: np.ndarray, moment: np.ndarray, best: np.ndarray, rows: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Greatest value over the ends low … high of each row, and the first end that reaches it."""
+    lengths = high - low + 1
+    first = np.cumsum(lengths) - lengths
+    end = np.arange(int(lengths.sum())) + np.repeat(low - first, lengths)
+    value = moment[end]
+    value -= np.repeat(moment[rows], lengths)
+    value *= value
+    value /= mass[end] - np.repeat(mass[rows], lengths)
+    value += best[end]
+    top = np.maximum.reduceat(value, first)
+    reached = np.flatnonzero(value == np.repeat(top, lengths))
+    return top, end[reached[np.searchsorted(reached, first)]]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Gaussians on the grey scale in the order of their means; `gain` is the log-likelihood per voxel at each step."""
+
+    shares: np.ndarray
+    means: np.ndarray
+    variances: np.ndarray
+    gain: np.ndarray
+
+    def log_density(self, levels: np.ndarray) -> np.ndarray:
+        """Log of share times density, (components, levels)."""
+        with np.errstate(divide="ignore"):
+            constant = np.log(self.shares) - 0.5 * np.log(2 * np.pi * self.variances)
+        return constant[:, None] - 0.5 * (levels - self.means[:, None]) ** 2 / self.variances[:, None]
+
+
+def gaussian_mixture(
+    levels: np.ndarray, weights: np.ndarray, n_clusters: int, tolerance: float = 1e-9, max_steps: int = 5000
+) -> Mixture:
+    """Fit Gaussians, each with its own variance, by expectation and maximization on a histogram.
+
+    From two starts, the classes of `multi_otsu` and classes of equal mass, the more likely end is kept; nothing is
+    drawn. A variance is no less than that of a bin of the histogram (width² / 12): the least that the data can tell. A
+    step cannot lower the likelihood, floor included.
+
+    Parameters
+    ----------
+    levels, weights : ndarray, (n,)
+        Increasing levels and their voxels; n >= n_clusters.
+    tolerance : float
+        The end: a step that gains less than this in log-likelihood per voxel.
+    """
+    middle = (np.cumsum(weights) - weights / 2) / weights.sum()
+    starts = [
+        np.searchsorted(multi_otsu(levels, weights, n_clusters)[-1], np.arange(len(levels))),
+        (middle * n_clusters).astype(np.intp),
+    ]
+    found = [_mixture_from(levels, weights, classes, n_clusters, tolerance, max_steps) for classes in starts]
+    return max(found, key=lambda mixture: mixture.gain[-1])
+
+
+def _mixture_from(
+    levels: np.ndarray, weights: np.ndarray, classes: np.ndarray, n_clusters: int, tolerance: float, max_steps: int
+) -> Mixture:
+    total = weights.sum()
+    floor = float(np.median(np.diff(levels))) ** 2 / 12 if len(levels) > 1 else 1 / 12
+    shares = (classes == np.arange(n_clusters)[:, None]).astype(np.float64)
+    gain: list[float] = []
+    means = np.zeros(n_clusters)
+    while True:
+        mass = shares @ weights
+        filled = mass > 0
+        means[filled] = (shares @ (weights * levels))[filled] / mass[filled]
+        spread = (shares * (levels - means[:, None]) ** 2) @ weights
+        variances = np.maximum(np.divide(spread, mass, out=np.zeros_like(mass), where=filled), floor)
+        mixture = Mixture(mass / total, means, variances, np.array(gain))
+        joint = mixture.log_density(levels)
+        top = joint.max(axis=0)
+        shares = np.exp(joint - top)
+        sums = shares.sum(axis=0)
+        shares /= sums
+        gain.append(float((weights * (top + np.log(sums))).sum() / total))
+        if len(gain) > max_steps or (len(gain) > 1 and gain[-1] - gain[-2] < tolerance):
+            order = np.argsort(means, kind="stable")
+            return Mixture(mixture.shares[order], means[order], variances[order], np.array(gain))
+
+
+def cut_table(cuts: np.ndarray) -> np.ndarray:
+    """Table of the intervals between increasing cuts: a level that is a cut belongs below it."""
+    table = np.searchsorted(cuts, np.arange(MAX_GREY + 1), side="left").astype(np.uint8)
+    table[0] = UNLABELLED
+    return table
+
+
+def _kmeans_table(levels: np.ndarray, weights: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    return cut_table(kmeans(levels, weights, n_clusters, seed))
+
+
+def _multi_otsu_table(levels: np.ndarray, weights: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    split = multi_otsu(levels, weights, n_clusters)[-1]
+    return cut_table((levels[split] + levels[split + 1]) / 2)  # in the middle of a gap: no voxel says where
+
+
+def _mixture_table(levels: np.ndarray, weights: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    density = gaussian_mixture(levels, weights, n_clusters).log_density(np.arange(MAX_GREY + 1))
+    table = density.argmax(axis=0).astype(np.uint8)
+    table[0] = UNLABELLED
+    return table
+
+
+LABELERS: dict[str, Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]] = {
+    "kmeans": _kmeans_table,
+    "multi_otsu": _multi_otsu_table,
+    "gmm": _mixture_table,
+}
+
+
+def reduce_levels(counts: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Levels and weights that a labeler of the section `pseudo_label` is given."""
+    return binned(counts, settings["bins"]) if settings["labeler"] == "multi_otsu" else rebin(counts)
+
+
+def label_levels(counts: np.ndarray, settings: dict[str, Any], seed: int) -> np.ndarray:
+    """The table of a histogram.
+
+    Parameters
+    ----------
+    counts : ndarray, (65536,)
+        Voxels per grey level.
+    settings : dict
+        Section `pseudo_label`: labeler, n_clusters, bins.
+    seed : int
+        Of k-means; the others draw nothing.
+
+    Returns
+    -------
+    ndarray, uint8, (65536,)
+        Clusters in the order of their mean grey; level 0 is 255.
+
+    Raises
+    ------
+    InputError
+        If there are fewer distinct grey levels than clusters.
+    """
+    k = int(settings["n_clusters"])
+    levels, weights = reduce_levels(counts, settings)
+    if len(levels) < k:
+        bins = " (or occupied bins, see pseudo_label.bins)" if settings["labeler"] == "multi_otsu" else ""
+        raise InputError(
+            "pseudo_label.n_clusters",
+            f"{k} clusters, but the scans hold {len(levels)} distinct grey levels{bins}",
+            f"at most {len(levels)}",
+            "lower n_clusters, or widen plan.range",
+        )
+    return LABELERS[settings["labeler"]](levels, weights, k, seed)
+
+
+def cluster_means(counts: np.ndarray, table: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Mean grey level of the voxels of each cluster, float64 (n_clusters,); NaN where there is none."""
+    mass = np.bincount(table[1:], counts[1:], minlength=256)[:n_clusters]
+    sums = np.bincount(table[1:], counts[1:] * np.arange(1.0, MAX_GREY + 1), minlength=256)[:n_clusters]
+    return np.divide(sums, mass, out=np.full(n_clusters, np.nan), where=mass > 0)
+
+
+def local_table(counts: np.ndarray, centroids: np.ndarray, settings: dict[str, Any], seed: int) -> np.ndarray:
+    """The table of a slab or a slice, its clusters numbered as the volume's of nearest mean grey.
+
+    The least sum of squared differences, one to one: with as many clusters as the volume has, their order. Where
+    there are fewer grey levels than clusters, fewer are fitted; where there is none, all is 255.
+
+    Parameters
+    ----------
+    counts : ndarray, (65536,)
+        Voxels per grey level of the slab or slice.
+    centroids : ndarray, (n_clusters,)
+        Mean grey levels of the volume's clusters; NaN for one that has no grey level, which is left out.
+    settings, seed
+        As for `label_levels`.
+    """
+    known = np.flatnonzero(np.isfinite(centroids))
+    k = min(len(known), len(reduce_levels(counts, settings)[0]))
+    if k == 0:
+        return np.full(MAX_GREY + 1, UNLABELLED, np.uint8)
+    table = label_levels(counts, {**settings, "n_clusters": k}, seed)
+    means = cluster_means(counts, table, k)
+    found = np.flatnonzero(np.isfinite(means))
+    own, volume = linear_sum_assignment((means[found, None] - centroids[known]) ** 2)
+    numbers = np.full(256, UNLABELLED, np.uint8)
+    numbers[found[own]] = known[volume]
+    return numbers[table]
+
+
+def elbow(counts: np.ndarray) -> dict[str, list[Any]]:
+    """How well K = 2 … 8 clusters part the grey levels, at the least inertia there is (`multi_otsu`).
+
+    Parameters
+    ----------
+    counts : ndarray, (65536,)
+        Voxels per grey level.
+
+    Returns
+    -------
+    dict of list
+        k; inertia, the mean squared distance to the centroids as a share of the variance (1 for K = 1); separation,
+        of the two neighbouring clusters that lie closest, the distance of their means over the root mean square of
+        their standard deviations. Evenly filled grey levels have a separation of √12 for every K: below it
+        a cut goes through a peak, above it there is a valley. Null where two neighbours are single levels.
+    """
+    levels, weights = rebin(counts)
+    centre = np.average(levels, weights=weights)
+    mass, first, second = (np.cumsum(weights * (levels - centre) ** power) for power in (0, 1, 2))
+    result: dict[str, list[Any]] = {"k": [], "inertia": [], "separation": []}
+    for k, split in enumerate(multi_otsu(levels, weights, min(CURVE[-1], len(levels))), start=1):
+        if k not in CURVE:
+            continue
+        ends = [*split, len(levels) - 1]
+        m, s, q = (np.diff(sums[ends], prepend=0.0) for sums in (mass, first, second))
+        within = np.maximum(q - s**2 / m, 0.0)
+        distance, spread = np.diff(s / m), np.sqrt((within / m)[1:] / 2 + (within / m)[:-1] / 2)
+        apart = distance[spread > 0] / spread[spread > 0]
+        result["k"].append(k)
+        result["inertia"].append(float(within.sum() / second[-1]))
+        result["separation"].append(float(apart.min()) if len(apart) else None)
+    return result

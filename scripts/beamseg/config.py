@@ -241,8 +241,11 @@ def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> N
     """Refuse combinations without a meaning; slices far apart turn off whatever looks along z."""
     if not settings["z_continuous"]:
         forced = {"refine": [], "model": {**settings["model"], "n_slices": 1}}
+        features = {**settings["pseudo_label"]["features"], "dimensions": 2}
+        forced["pseudo_label"] = {**settings["pseudo_label"], "features": features}
         settings.update(forced)
-        origins |= dict.fromkeys(("refine", "model.n_slices"), "z_continuous: false")
+        keys = ("refine", "model.n_slices", "pseudo_label.features.dimensions")
+        origins |= dict.fromkeys(keys, "z_continuous: false")
     if settings["refine"] == ["scm"]:
         raise InputError(f"{where}: refine", "[scm]", "[mpp, scm]", "add mpp: SCM learns from what MPP leaves")
     normalize = settings["normalize"]
@@ -253,6 +256,13 @@ def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> N
             f"never, with normalize.{corrections[0]}: {normalize[corrections[0]]}",
             "auto or always: a window of a corrected scan costs whole slices",
             "remove materialize: never",
+        )
+    if settings["pseudo_label"]["labeler"] == "features" and settings["pseudo_label"]["scope"] != "volume":
+        raise InputError(
+            f"{where}: pseudo_label.scope",
+            f"{settings['pseudo_label']['scope']} with labeler: features",
+            "scope: volume",
+            "features are clustered over the group; their background takes out shading in the slice",
         )
     if settings["bundle"]:
         raise InputError(

@@ -174,7 +174,9 @@ def training_seconds(slices: int, rates: dict[str, float], settings: dict[str, A
     return found
 
 
-def footprint(shape: Sequence[int], itemsize: int, is_cached: bool, settings: dict[str, Any]) -> dict[str, float]:
+def footprint(
+    shape: Sequence[int], itemsize: int, is_cached: bool, settings: dict[str, Any], is_assigned: bool = False
+) -> dict[str, float]:
     """Bytes of scratch (the cache, and what stages leave until export) and of results, files, and peak memory in MiB.
 
     Memory is the most that one job holds: threads times a read of 8 slices with its intermediates (histogram), the
@@ -182,10 +184,11 @@ def footprint(shape: Sequence[int], itemsize: int, is_cached: bool, settings: di
     """
     voxels, plane = math.prod(shape), math.prod(shape[1:])
     networks = 1 if settings["stage3"] == "none" else 2
-    stages = networks + len(settings["refine"])
+    masks = len(settings["refine"]) + is_assigned
+    stages = networks + masks
     cache = stored_bytes({"grey": settings["normalize"]["dtype"]}, voxels) if is_cached else 0
     labels = networks * stored_bytes(LABELS, voxels)
-    labels += len(settings["refine"]) * stored_bytes({"labels": "uint8"}, voxels)
+    labels += masks * stored_bytes({"labels": "uint8"}, voxels)
     depth = settings["slab_depth"] or default_depth(tuple(shape))
     slabs = len(slab_borders(shape[0], depth))
     reading = READERS_THREADS * 8 * plane * (itemsize + 2) + READERS_THREADS * plane * 24

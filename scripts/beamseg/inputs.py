@@ -37,10 +37,15 @@ def per_scan(manifests: Any) -> list[list[str]]:
     return [list(parts) for _, parts in groupby(many(manifests), key=os.path.dirname)]
 
 
+def pseudo_labels(grey: Volume, table: str, manifests: list[str]) -> Volume:
+    """Pseudo-labels of a scan: the slabs that `assign` left, or the table of grey levels."""
+    return SlabVolume(manifests, "labels") if manifests else TableVolume(grey, np.load(table))
+
+
 def stage_volumes(files: Any) -> dict[str, Volume]:
     """Labels of every stage of a run, in order: pseudo_labels, stage2, stage3, mpp, scm, as far as it has them."""
     grey = open_normalized(files.scan, files.plan, many(files.grey))
-    stages: dict[str, Volume] = {"pseudo_labels": TableVolume(grey, np.load(files.table))}
+    stages = {"pseudo_labels": pseudo_labels(grey, files.table, many(files.assigned))}
     for name in ("stage2", "stage3", "mpp", "scm"):
         if manifests := many(files.get(name)):
             stages[name] = SlabVolume(manifests, "labels")
@@ -52,6 +57,12 @@ def reference_volumes(files: Any) -> list[Volume]:
     scans = many(files.scans)
     pairs = zip(scans, per_scan(files.grey), strict=True)
     return [open_normalized(scan, files.plan, manifests) for scan, manifests in pairs]
+
+
+def reference_pseudo_labels(files: Any, volumes: list[Volume]) -> list[Volume]:
+    """Pseudo-labels of the reference scans, whose grey levels are `volumes`."""
+    manifests = per_scan(files.assigned) or [[] for _ in volumes]
+    return [pseudo_labels(grey, files.table, own) for grey, own in zip(volumes, manifests, strict=True)]
 
 
 def user_labels(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> Volume | None:

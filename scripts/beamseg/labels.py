@@ -12,7 +12,7 @@ from .errors import InputError
 from .readers import Labels, open_labels
 from .readers.source import planes
 from .slabs import UNLABELLED
-from .volumes import OUTSIDE, TableVolume, Volume
+from .volumes import OUTSIDE, Volume
 
 
 class SliceLabels:
@@ -77,9 +77,9 @@ def open_training_labels(
     label_source: str,
     settings: dict[str, Any],
     grey: Volume,
-    table: np.ndarray | None = None,
+    pseudo_labels: Volume | None = None,
     path: str | Path | None = None,
-) -> TableVolume | SliceLabels:
+) -> Volume:
     """The labels that stage 2 trains on, a volume of uint8 with 255 where there is none.
 
     Parameters
@@ -90,7 +90,7 @@ def open_training_labels(
         Section `labels`: dataset, unlabelled, slices.
     grey : Volume
         The normalized scan.
-    table : ndarray, uint8, (65536,), optional
+    pseudo_labels : Volume, optional
         For source `clusters`.
     path : path, optional
         The label file, resolved, for source `slices`.
@@ -101,9 +101,9 @@ def open_training_labels(
         If the source lacks what it needs, or the file does not fit the scan.
     """
     if label_source == "clusters":
-        if table is None:
-            raise InputError("label_source", "clusters, but no table of pseudo-labels", "a table", "run pseudo_label")
-        return TableVolume(grey, table)
+        if pseudo_labels is None:
+            raise InputError("label_source", "clusters, but no pseudo-labels", "a table", "run pseudo_label")
+        return pseudo_labels
     if not path:
         raise InputError(
             "label_source", "slices, but no label file", "a path in the column `labels`", "give it, or use clusters"

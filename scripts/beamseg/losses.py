@@ -1,4 +1,8 @@
-"""Losses over labelled pixels: each returns a sum and a count, so that parts of a batch add up before one division."""
+"""Losses over labelled pixels: each returns a sum and a count, so that parts of a batch add up before one division.
+
+Those of the paper's Table II. All take logits float32 (n, classes, y, x), target uint8 or int64 (n, y, x) with 255 for
+unlabelled, and an optional mask bool (n, y, x), False where a pixel is left out; p is softmax(logits), y the label.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,9 @@ from .errors import InputError
 
 UNLABELLED = 255
 
+Result = tuple[torch.Tensor, torch.Tensor]
+"""float32 sum over the pixels that count, and their number."""
+
 
 def labelled(target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Pixels that count: label other than 255 and, where a mask is given, inside it; bool (n, y, x)."""
@@ -22,7 +29,7 @@ def labelled(target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Te
 
 def cross_entropy(
     logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None, smoothing: float = 0.0
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Result:
     """Cross-entropy (equation 6), with a mask the loss over confident pixels (equation 9) before its division.
 
     Parameters
@@ -41,27 +48,107 @@ def cross_entropy(
         float32 sum over the pixels that count, and their number.
     """
     valid = labelled(target, mask)
-    index = torch.where(valid, target.long(), 0)
-    log_probability = F.log_softmax(logits, dim=1)
-    loss = -log_probability.gather(1, index[:, None])[:, 0]
+    log_probability, at_label = log_probabilities(logits, target, valid)
+    loss = -at_label
     if smoothing:
         loss = (1.0 - smoothing) * loss - smoothing * log_probability.mean(dim=1)
-    return (loss * valid).sum(), valid.sum()
+    return total(loss, valid)
 
 
 def label_smoothing(
     logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None, smoothing: float = 0.1
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Result:
     """Cross-entropy against smoothed labels, 1 − s + s/K for the label and s/K for the others (paper, Table II)."""
     return cross_entropy(logits, target, mask, smoothing)
 
 
-Loss = Callable[..., tuple[torch.Tensor, torch.Tensor]]
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "label_smoothing": label_smoothing}
+def generalized_cross_entropy(
+    logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None, q: float = 0.7
+) -> Result:
+    """(1 − p_y^q) / q (Zhang and Sabuncu 2018): cross-entropy for q → 0, mean absolute error for q = 1."""
+    valid = labelled(target, mask)
+    _, at_label = log_probabilities(logits, target, valid)
+    return total(-torch.expm1(q * at_label) / q, valid)
+
+
+def symmetric_cross_entropy(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    alpha: float = 0.1,
+    beta: float = 1.0,
+    log_zero: float = -4.0,
+) -> Result:
+    """α CE + β RCE (Wang et al. 2019); RCE = −Σ_k p_k log t_k = −A (1 − p_y), as log 0 is A, log 1 is 0."""
+    valid = labelled(target, mask)
+    _, at_label = log_probabilities(logits, target, valid)
+    return total(-alpha * at_label + beta * log_zero * torch.expm1(at_label), valid)
+
+
+def soft_bootstrapping(
+    logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None, beta: float = 0.95
+) -> Result:
+    """−Σ_k (β t_k + (1 − β) p_k) log p_k (Reed et al. 2015): the label, and the network's own belief."""
+    valid = labelled(target, mask)
+    log_probability, at_label = log_probabilities(logits, target, valid)
+    own = (log_probability.exp() * log_probability).sum(dim=1)
+    return total(-beta * at_label - (1.0 - beta) * own, valid)
+
+
+def hard_bootstrapping(
+    logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None, beta: float = 0.8
+) -> Result:
+    """−β log p_y − (1 − β) max_k log p_k (Reed et al. 2015): the label, and the network's own choice."""
+    valid = labelled(target, mask)
+    log_probability, at_label = log_probabilities(logits, target, valid)
+    return total(-beta * at_label - (1.0 - beta) * log_probability.amax(dim=1), valid)
+
+
+def focal(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+) -> Result:
+    """−α (1 − p_y)^γ log p_y (Lin et al. 2017, equation 5); α is one for all classes, since none is the foreground."""
+    valid = labelled(target, mask)
+    _, at_label = log_probabilities(logits, target, valid)
+    # The power's slope is infinite at 0 where γ < 1; 1e-7 is one step of float32 below a probability of 1.
+    missing = (-torch.expm1(at_label)).clamp(min=1e-7)
+    return total(-alpha * missing**gamma * at_label, valid)
+
+
+def log_probabilities(
+    logits: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """log p (n, classes, y, x), and of it that of the label (n, y, x), of class 0 where a pixel is not valid."""
+    index = torch.where(valid, target.long(), 0)
+    log_probability = F.log_softmax(logits, dim=1)
+    return log_probability, log_probability.gather(1, index[:, None])[:, 0]
+
+
+def total(loss: torch.Tensor, valid: torch.Tensor) -> Result:
+    """Sum over the valid pixels, and their number."""
+    return (loss * valid).sum(), valid.sum()
+
+
+Loss = Callable[..., Result]
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": cross_entropy,
+    "label_smoothing": label_smoothing,
+    "generalized_cross_entropy": generalized_cross_entropy,
+    "symmetric_cross_entropy": symmetric_cross_entropy,
+    "soft_bootstrapping": soft_bootstrapping,
+    "hard_bootstrapping": hard_bootstrapping,
+    "focal": focal,
+}
 
 
 def loss_named(settings: dict[str, Any], section: str) -> Loss:
     """The loss that a section of the configuration names (`loss`), with its options filled in.
+
+    Options of label smoothing are the key `smoothing`, those of any other loss the section of its name, if it has one.
 
     Raises
     ------
@@ -71,4 +158,5 @@ def loss_named(settings: dict[str, Any], section: str) -> Loss:
     name = settings["loss"]
     if name not in LOSSES:
         raise InputError(f"{section}.loss", repr(name), f"one of {', '.join(LOSSES)}", "choose one of them")
-    return partial(LOSSES[name], smoothing=settings["smoothing"]) if name == "label_smoothing" else LOSSES[name]
+    options = {"smoothing": settings["smoothing"]} if name == "label_smoothing" else settings.get(name, {})
+    return partial(LOSSES[name], **options)

@@ -45,9 +45,11 @@ TITLES = {
     "trust": "Where not to trust it",
     "histogram": "Grey values and clusters",
     "shading": "Shading and defects of the scan",
+    "elbow": "How many clusters",
     "curves": "Training",
     "matching": "What the clusters stand for",
     "profile": "Along z",
+    "grad_cam": "What the networks look at",
 }
 
 
@@ -255,10 +257,14 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
         "confidence is beside it, 1 is sure; it is the network's own and not calibrated.",
         "histogram": f"Values of the scan. Those between {low:.6g} and {high:.6g} became the grey levels; "
         f"{percent(clipped.get('low'))} below and {percent(clipped.get('high'))} above were clipped. Dashed lines "
-        "are the cuts between clusters. The vertical axis is logarithmic above its first part.",
+        "are the cuts between clusters, where grey levels decide. The vertical axis is logarithmic above its first "
+        "part.",
         "shading": "Of the values inside the field of view: how their level wanders along z and from the middle to the "
         "rim, rings about the middle (the median over all angles, less its running median), and what each slice has "
         "beyond the grey range or without a number. What the sample itself does along z or the radius is in it.",
+        "elbow": "For K clusters of the group's grey levels, the least variance that can remain within them, and the "
+        "distance of the closest two in standard deviations. Above √12 (grey line) a valley parts them, below "
+        "it a cut goes through a peak. Dashed is the number taken; rather too large than too small.",
         "curves": "Loss of stages 2 and 3, class rates among the predictions and what the watch against collapse "
         "saw. A class whose rate falls to zero has been lost.",
         "matching": f"Where the voxels of each class of the pseudo-labels went in {product}, in per cent of a row. A "
@@ -286,5 +292,11 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
             f"Left, clusters of the {STAGES[result['matching']['stage']]} against the truth. They were matched once, "
             f"on these numbers, {how}; all stages use this map. Right: "
             f"{texts['matching'][0].lower()}{texts['matching'][1:]}"
+        )
+    if "grad_cam" in facts:
+        texts["grad_cam"] = (
+            f"Slice {facts['grad_cam']}, where the stages disagree most. Bright is what a network's prediction of the "
+            "class rests on (Grad-CAM of its coarsest features), each map relative to its own maximum; a map without "
+            "light is of a class that is not predicted there."
         )
     return texts

@@ -180,3 +180,31 @@ def doubt(
         axes[1].spines[:].set_visible(False)
         figure.colorbar(image, ax=axes[1], shrink=0.8)
     return figure
+
+
+def activation(
+    grey: np.ndarray,
+    maps: dict[str, np.ndarray],
+    names: list[str],
+    *,
+    z: int,
+    limits: tuple[float, float],
+    pixel: Pixel,
+    unit: str,
+) -> Figure:
+    """What each class's prediction rests on: a row per stage (title -> (classes, y, x) in 0 … 1), over grey (y, x)."""
+    panels = 1 + len(names)
+    height = 2.0 * grey.shape[0] * pixel[0] / (grey.shape[1] * pixel[1])
+    figure = Figure(figsize=(2.0 * panels + 0.6, len(maps) * min(height, 4) + 0.4))
+    axes = figure.subplots(len(maps), panels, squeeze=False)
+    picture = figures.grey_picture(grey, limits)
+    extent = (0, grey.shape[1] * pixel[1], grey.shape[0] * pixel[0], 0)
+    for index, (row, (stage, heat)) in enumerate(zip(axes, maps.items(), strict=True)):
+        top = index == 0
+        figures.show(row[0], picture, f"slice {z}" if top else "", pixel, unit if top else None)
+        row[0].set_ylabel(stage)
+        for place, name, one in zip(row[1:], names, heat, strict=True):
+            figures.show(place, picture, name if top else "", pixel)
+            image = place.imshow(one, cmap="inferno", vmin=0, vmax=1, alpha=0.6, extent=extent, interpolation="nearest")
+    figure.colorbar(image, ax=axes, shrink=0.6, label="share of the maximum")
+    return figure

@@ -72,7 +72,8 @@ def histogram(
 ) -> Figure:
     """Histogram of the scan's own values, each class in its colour, cuts and the clipped range marked.
 
-    `clusters` have cut_low and cut_high in grey levels 1 … 65535, of which `limits` are the scan's values.
+    `clusters` have intervals of grey levels 1 … 65535, of which `limits` are the scan's values; none where grey levels
+    do not decide.
     """
     low, high = limits
     margin = 0.06 * (high - low)
@@ -90,11 +91,13 @@ def histogram(
     colour = {cluster: row["colour"] for row in table for cluster in row["clusters"]}
     level = 1 + (np.clip(middle, low, high) - low) / max(high - low, 1e-300) * 65534
     for cluster in clusters:
-        inside = (level >= cluster["cut_low"] - 0.5) & (level < cluster["cut_high"] + 0.5)
-        axes.bar(middle[inside], density[inside], np.diff(borders)[inside], color=colour[cluster["id"]], linewidth=0)
-        if cluster["cut_low"] > 1:
-            cut = low + (cluster["cut_low"] - 1) / 65534 * (high - low)
-            axes.axvline(cut, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+        for first, last in cluster["intervals"]:
+            inside = (level >= first - 0.5) & (level < last + 0.5)
+            tint = colour[cluster["id"]]
+            axes.bar(middle[inside], density[inside], np.diff(borders)[inside], color=tint, linewidth=0)
+            if first > 1:
+                cut = low + (first - 1) / 65534 * (high - low)
+                axes.axvline(cut, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
     axes.plot(middle, density, drawstyle="steps-mid", color=INK, linewidth=0.6)
     axes.axvspan(low - margin, low, color="#e3e7eb", zorder=0)
     axes.axvspan(high, high + margin, color="#e3e7eb", zorder=0)
@@ -147,6 +150,25 @@ def shading(found: dict[str, Any], measured: dict[str, Any], limits: tuple[float
     figures.lines(defects, z, shares, ["#0072B2", "#E69F00", "#D55E00"], title=title, xlabel="slice")
     defects.set_ylim(bottom=0)
     defects.legend(fontsize=7.5)
+    return figure
+
+
+def elbow(found: dict[str, list[Any]], n_clusters: int) -> Figure:
+    """Inertia and separation over the number of clusters (`clusters.elbow`); the chosen number is marked."""
+    k = np.array(found["k"])
+    figure = Figure(figsize=(9, 2.8))
+    left, right = figure.subplots(1, 2)
+    for axes, name, title in (
+        (left, "inertia", "variance within the clusters, share of all"),
+        (right, "separation", "distance of the closest two clusters, in σ"),
+    ):
+        values = np.array(found[name], dtype=float)
+        figures.lines(axes, k, {name: values}, [INK], title=title, xlabel="number of clusters K")
+        axes.plot(k, values, "o", color=INK, markersize=4)
+        axes.axvline(n_clusters, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+        axes.set_xlim(1.5, max(8.5, n_clusters + 0.5))
+        axes.set_ylim(bottom=0)
+    right.axhline(np.sqrt(12), color="#9aa5b1", linewidth=0.9)
     return figure
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,20 @@ import h5py
 import numpy as np
 import yaml
 
-from .clusters import LABELERS, rebin
+from . import figures, plots
+from .clusters import CURVE, elbow, label_levels
 from .config import PHANTOM, load_runs
 from .corrections import corrected, estimate, fov_of
 from .errors import InputError
-from .figures import contact_sheet
+from .features import FeatureVolume, cluster_features, sample_features
 from .fov import fov_mask
 from .ingest import field_of_view
 from .provenance import atomic_path, write_json
 from .readers import open_source
 from .runs import corrections, scan_path
-from .slabs import UNLABELLED
-from .volumes import MAX_GREY, OUTSIDE, normalize_block
+from .volumes import MAX_GREY, ArrayVolume, TableVolume, Volume, normalize_block
 
 CROP = (64, 512, 512)
-CLUSTERS = range(2, 9)
 LOOKS = 16
 OF_THE_ROW = ("sample", "path", "dataset", "group", "truth", "labels", "bundle", "samples", "preset", "voxel_size_um")
 
@@ -79,6 +79,28 @@ def crop_fov(fov: dict[str, Any], corner: tuple[int, int, int], binning: int) ->
     return {**fov, **centre, "radius": fov["radius"] / binning}
 
 
+def clustered(
+    grey: np.ndarray, counts: np.ndarray, settings: dict[str, Any], seed: int
+) -> Iterator[tuple[int, Volume]]:
+    """(K, labels of the crop) for K = 2 … 8, by the labeler of the section `pseudo_label`, as one volume.
+
+    Parameters
+    ----------
+    grey : ndarray, uint16, (z, y, x)
+        Normalized crop.
+    counts : ndarray, (65536,)
+        Its voxels per grey level.
+    """
+    volume = ArrayVolume(grey)
+    if settings["labeler"] == "features":
+        sample, levels = sample_features([volume], settings["features"], seed)
+        for k in CURVE:
+            yield k, FeatureVolume(volume, cluster_features(sample, levels, k, settings["features"], seed)[0])
+        return
+    for k in CURVE:
+        yield k, TableVolume(volume, label_levels(counts, {**settings, "n_clusters": k}, seed))
+
+
 def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int, train: bool = True) -> None:
     """Cut a crop, draw the contact sheet over K = 2 … 8, and run the workflow on it in `results/preview/<sample>`.
 
@@ -122,15 +144,12 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     low, high = np.nanpercentile(seen, run.get("plan.percentiles"))
     grey = normalize_block(block, {"range": [low, high], "bits": 16, "fov": fov})
     counts = np.bincount(grey.ravel(), minlength=MAX_GREY + 1)
-    labeler = LABELERS[run.get("pseudo_label.labeler")]
-    middle = grey[len(grey) // 2]
-    levels, weights = rebin(counts)
-    cuts = {k: labeler(levels, weights, k, run.get("seed")) for k in CLUSTERS}
+    z = len(grey) // 2
+    labels = {k: v.read(z, z + 1)[0] for k, v in clustered(grey, counts, run.get("pseudo_label"), run.get("seed"))}
     sheet = folder / "contact_sheet.png"
-    labels = {k: np.digitize(middle, cut).astype(np.uint8) for k, cut in cuts.items()}
-    for image in labels.values():
-        image[middle == OUTSIDE] = UNLABELLED
-    contact_sheet(middle, labels, sheet, voxel)
+    figures.contact_sheet(grey[z], labels, sheet, voxel)
+    with figures.style():
+        figures.save(plots.elbow(elbow(counts), run.get("pseudo_label.n_clusters")), folder / "elbow.png")
     print(f"crop at z, y, x = {corner}, shape {block.shape}; clusters for K = 2 … 8: {sheet}")
     if not train:
         return

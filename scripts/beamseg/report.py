@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ FIGURES = (
     "trust",
     "histogram",
     "shading",
+    "elbow",
     "curves",
     "matching",
     "profile",
@@ -56,6 +58,7 @@ def report(
     settings: dict[str, Any],
     out_figures: dict[str, str | Path],
     out_html: str | Path,
+    weights: dict[str, str | Path] | None = None,
     mem_budget_mb: float = 512,
 ) -> None:
     """Draw the figures and write the page that holds them.
@@ -80,11 +83,14 @@ def report(
         Name -> path for every name in `FIGURES`; PNG, about 300 kB each at most.
     out_html : path
         One file without links to others.
+    weights : dict, optional
+        Stage (stage2, stage3) -> weights. With them the page, and it alone, holds class activation maps.
     mem_budget_mb : float
         MiB of the volumes held at once. Slices are read singly; planes along z in thin blocks.
     """
     result, about = read_json(metrics), read_json(scan)
     group, clusters = read_json(plan), read_json(classes)
+    group["warnings"] = [*group["warnings"], *clusters["warnings"]]
     view = View(result, about, stages, grey, read_truth(truth_slices), settings)
     with np.load(histogram) as data:
         found = dict(data)
@@ -101,6 +107,7 @@ def report(
             found["edges"], found["counts"], tuple(group["range"]), result["classes"], clusters["clusters"]
         ),
         "shading": lambda: plots.shading(found, view.facts["shading"], tuple(group["range"])),
+        "elbow": lambda: plots.elbow(clusters["elbow"], clusters["n_clusters"]),
         "curves": lambda: plots.curves(
             {STAGES[stage]: curve_panels(pd.read_csv(path)) for stage, path in curves.items()},
             [cluster_colours[c] for c in sorted(cluster_colours)] or colours,
@@ -111,7 +118,13 @@ def report(
     for name in FIGURES:
         with figures.style():
             figures.save(draw[name](), out_figures[name], [*view.colours, *COLOURS])
-    write_page(result, about, group, {name: out_figures[name] for name in FIGURES}, view.facts, out_html)
+    images = {name: out_figures[name] for name in FIGURES}
+    with tempfile.TemporaryDirectory() as folder:
+        if weights:
+            images["grad_cam"] = Path(folder, "grad_cam.png")
+            with figures.style():
+                figures.save(view.activation(weights), images["grad_cam"])
+        write_page(result, about, group, images, view.facts, out_html)
 
 
 def read_truth(path: str | Path | None) -> dict[int, np.ndarray]:
@@ -135,7 +148,7 @@ def curve_panels(table: pd.DataFrame) -> list[tuple[str, dict[str, np.ndarray], 
     for name in table.columns:
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
         numbered = re.fullmatch(r"(.+?)_(\d+)", name)
-        if name in ("step", "lr", "crops_per_s") or not np.isfinite(values).any():
+        if name in ("step", "lr") or not np.isfinite(values).any():
             continue
         if numbered:
             title = "class rates among the predictions" if numbered[1] == "rate" else numbered[1].replace("_", " ")
@@ -258,6 +271,29 @@ class View:
             places=(z, y, x),
             limits=figures.grey_range(xy),
             opacity=self.settings["opacity"],
+        )
+
+    def activation(self, weights: dict[str, str | Path]) -> Figure:
+        """Where the stages disagree most on the slice shown: what the networks' predictions rest on, per cluster."""
+        from .explain import class_maps  # torch takes seconds to load, and few reports need it
+
+        z = self.result["slices"]["shown"]
+        self.facts["grad_cam"] = z
+        labels = [self.to_class[volume.read(z, z + 1)[0]] for volume in self.stages.values()]
+        window = densest_window(different(labels))
+        names = {}
+        for row in self.result["classes"]:
+            for cluster in row["clusters"]:
+                names[cluster] = row["name"] if len(row["clusters"]) == 1 else f"{row['name']}, cluster {cluster}"
+        grey = self.grey.read(z, z + 1)[0]
+        return pictures.activation(
+            grey[window],
+            {STAGES[stage]: class_maps(path, self.grey, z, window) for stage, path in weights.items()},
+            [names[cluster] for cluster in sorted(names)],
+            z=z,
+            limits=figures.grey_range(grey),
+            pixel=(self.voxel[1], self.voxel[2]),
+            unit=self.unit,
         )
 
     def trust(self, confidence: Volume | None) -> Figure:

@@ -44,6 +44,7 @@ STAGES: dict[str, Stage] = {
     "plan": Stage("group", ("plan", "normalize.dtype"), ("histogram@reference",)),
     "normalize": Stage("scan", ("normalize.materialize", "normalize.scratch_mb", *LAYOUT), ("plan", "ingest")),
     "pseudo_label": Stage("group", ("pseudo_label", "seed"), ("plan",)),
+    "assign": Stage("scan", ("pseudo_label", "seed", *LAYOUT), ("pseudo_label", "plan", "ingest")),
     "train": Stage("group", ("model", "train", "label_source", "labels", "seed"), ("pseudo_label", "ingest@reference")),
     "self_correct": Stage("group", ("self_correct", "seed"), ("train",)),
     "segment_stage2": Stage("scan", ("segment", *LAYOUT), ("train", "plan", "ingest")),
@@ -156,6 +157,12 @@ def corrections(run: Run) -> dict[str, Any] | None:
     if all(settings[key] == "none" for key in ("shading", "rings", "denoise")):
         return None
     return settings | {"z_continuous": run.get("z_continuous")}
+
+
+def is_assigned(run: Run) -> bool:
+    """Whether a run's pseudo-labels are slabs that `assign` leaves, and not a table of grey levels."""
+    section = run.get("pseudo_label")
+    return bool(section["labeler"] == "features" or section["scope"] != "volume")
 
 
 def scan_path(run: Run, results: Path = Path("results")) -> Path | None:

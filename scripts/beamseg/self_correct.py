@@ -33,32 +33,32 @@ class Confidence:
 
     Parameters
     ----------
-    anchor : Tensor, float32, (classes,)
+    prior : Tensor, float32, (classes,)
         Mean prediction of stage 2, to which the teacher's running mean is aligned.
     settings : dict
         `kind` fixed: one `threshold` for all classes, the paper's. `kind` class: a class's threshold is the running
         `quantile` of the confidence of its pixels, at most `threshold`, so that a faint class is not masked away.
-        `align`: multiply the teacher's probabilities by anchor / running mean (Berthelot et al. 2020).
+        `align`: multiply the probabilities by prior / running mean (Berthelot et al. 2020).
     """
 
-    def __init__(self, anchor: torch.Tensor, settings: dict[str, Any]) -> None:
-        self.settings, self.anchor = settings, anchor
-        self.mean = anchor.clone()
-        self.histogram = torch.zeros(len(anchor), BINS, dtype=torch.float64, device=anchor.device)
+    def __init__(self, prior: torch.Tensor, settings: dict[str, Any]) -> None:
+        self.settings, self.prior = settings, prior
+        self.mean = prior.clone()
+        self.histogram = torch.zeros(len(prior), BINS, dtype=torch.float64, device=prior.device)
 
     def select(self, probability: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Classes int64 (n, y, x) and the mask bool (n, y, x) for probabilities (n, classes, y, x)."""
         if self.settings["align"]:
             batch_mean = (probability * inside[:, None]).sum((0, 2, 3)) / inside.sum().clamp(min=1)
             self.mean = MEMORY * self.mean + (1.0 - MEMORY) * batch_mean
-            probability = probability * (self.anchor / self.mean.clamp(min=1e-6))[:, None, None]
+            probability = probability * (self.prior / self.mean.clamp(min=1e-6))[:, None, None]
             probability = probability / probability.sum(1, keepdim=True)
         confidence, classes = probability.max(1)
         return classes, inside & (confidence >= self.thresholds(confidence, classes, inside)[classes])
 
     def thresholds(self, confidence: torch.Tensor, classes: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """Threshold per class, float32 (classes,), with this batch counted in."""
-        highest = torch.full_like(self.anchor, self.settings["threshold"])
+        highest = torch.full_like(self.prior, self.settings["threshold"])
         if self.settings["kind"] == "fixed":
             return highest
         bins = (confidence * BINS).long().clamp(max=BINS - 1)
@@ -70,11 +70,11 @@ class Confidence:
 
     def state(self) -> dict[str, torch.Tensor]:
         """For the resume state."""
-        return {"anchor": self.anchor, "mean": self.mean, "histogram": self.histogram}
+        return {"prior": self.prior, "mean": self.mean, "histogram": self.histogram}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """From the resume state."""
-        self.anchor, self.mean, self.histogram = state["anchor"], state["mean"], state["histogram"]
+        self.prior, self.mean, self.histogram = state["prior"], state["mean"], state["histogram"]
 
 
 def within_margin(inside: torch.Tensor, margin: int) -> torch.Tensor:
@@ -87,6 +87,16 @@ def within_margin(inside: torch.Tensor, margin: int) -> torch.Tensor:
     middle = slice(margin, inside.shape[-1] - margin)
     kept[:, middle, middle] = inside[:, middle, middle]
     return kept
+
+
+def anchored(teacher: torch.Tensor, stage2: torch.Tensor, weight: float) -> torch.Tensor:
+    """Class probabilities (n, classes, y, x) between the teacher's and stage 2's, in the logarithm.
+
+    p ∝ teacher^(1 − weight) · stage2^weight, from the logits of both. Where stage 2 is sure, at the edges of phases
+    that differ clearly, the teacher cannot move them; where it is not, the teacher decides. A teacher alone moves
+    edges a little with each strong view, feeds that back, and thickens what is thin. Not in the paper.
+    """
+    return torch.lerp(teacher.float().log_softmax(1), stage2.float().log_softmax(1), weight).softmax(1)
 
 
 @torch.no_grad()
@@ -119,7 +129,7 @@ def self_correct(
         Weights of stage 2: student and teacher both begin with them.
     out, curves, verdict : path
         Weights of stage 3; CSV (step, loss, kept: the share of confident pixels, rate_<class> among them, agreement
-        and consistency of the teacher on the watch crops, lr, crops_per_s); JSON (returned).
+        and consistency of the teacher on the watch crops, lr); JSON (returned).
     settings : dict
         Section `self_correct` of the configuration.
     seed, device, mem_budget_mb, identity
@@ -133,14 +143,16 @@ def self_correct(
 
     Notes
     -----
-    The teacher sees a weak view, the student the same crop in the same geometry after strong photometry. There is no
-    loss on the pseudo-labels of stage 1 (the paper's first change); unsure pixels are masked (equation 8) and the loss
-    is divided by the number of those left (equation 9).
+    The teacher sees a weak view, the student the same crop in the same geometry after strong photometry. What the
+    student learns is the teacher's prediction, drawn towards stage 2's by `anchor` (see `anchored`). There is no loss
+    on the pseudo-labels of stage 1 (the paper's first change); unsure pixels are masked (equation 8) and the loss is
+    divided by the number of those left (equation 9).
     """
     loss_of = loss_named(settings, "self_correct")
     compute = choose(device)
     teacher, meta = load_weights(start, compute.device)
     teacher.requires_grad_(False)
+    stage2 = copy.deepcopy(teacher)
     student = copy.deepcopy(teacher).requires_grad_(True).train()
     n_classes = meta["n_classes"]
     optimizer = torch.optim.Adam(student.parameters(), lr=settings["lr"])
@@ -174,7 +186,11 @@ def self_correct(
             everywhere = augment.apply_geometry(torch.from_numpy(grey != OUTSIDE).to(compute.device), which)
             inside = within_margin(everywhere[:, meta["in_channels"] // 2], settings["margin"])
             with torch.no_grad(), compute.precision():
-                predicted = teacher(weak).softmax(1)
+                logits = teacher(weak)
+                if settings["anchor"]:
+                    predicted = anchored(logits, stage2(weak), settings["anchor"])
+                else:
+                    predicted = logits.softmax(1)
             classes, mask = confidence.select(predicted, inside)
             drawn = augment.draw_photometry(seed, step, crops.batch, settings["photometry"])
             strong = augment.apply_photometry(weak, everywhere, drawn).contiguous(memory_format=torch.channels_last)
@@ -195,7 +211,7 @@ def self_correct(
             sums = torch.cat([torch.stack([total, count]).double(), rates])
             counts = count.expand(len(sums)).double().clone()
             counts[1] = inside.sum()
-            row = record.add(step, sums, counts, crops.batch, lr)
+            row = record.add(step, sums, counts, lr)
             if row is not None:
                 found = watch.measure(teacher)
                 row |= {"agreement": found["agreement"], "consistency": found["consistency"]}

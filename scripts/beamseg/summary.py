@@ -15,7 +15,7 @@ from .config import PHANTOM, Run
 from .evaluate import stage_table
 from .job import alive
 from .provenance import atomic_path, read_json
-from .runs import STAGES, Runs
+from .runs import STAGES, Runs, is_assigned
 
 COLUMNS = ("sample", "stage", "state", "cause", "remedy", "log")
 SHOWN_IN_FULL = 8
@@ -79,6 +79,8 @@ def stages_of(run: Run) -> list[str]:
     left_out = set()
     if run.get("path") != PHANTOM:
         left_out.add("simulate")
+    if not is_assigned(run):
+        left_out.add("assign")
     if run.get("stage3") == "none":
         left_out |= {"self_correct", "segment_stage3"}
     if "mpp" not in run.get("refine"):

@@ -40,7 +40,7 @@ def train(
     volumes, labels : sequence of Volume
         uint16 grey levels (0 outside) and uint8 labels (255 unlabelled) of the same shapes.
     out, curves : path
-        Weights (safetensors) and curves (CSV: step, loss, rate_<class> among the predictions, lr, crops_per_s).
+        Weights (safetensors) and curves (CSV: step, loss, rate_<class> among the predictions, lr).
     settings, model_settings : dict
         Sections `train` and `model` of the configuration.
     n_classes : int
@@ -113,7 +113,7 @@ def train(
             valid = labelled(target)
             rates = class_rates(logits.argmax(1), valid, n_classes)
             sums = torch.cat([total.double()[None], rates])
-            row = record.add(step, sums, count.expand(len(sums)).double(), crops.batch, lr)
+            row = record.add(step, sums, count.expand(len(sums)).double(), lr)
             if row is not None:
                 progress.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
             progress.update()

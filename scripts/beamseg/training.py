@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -75,23 +74,16 @@ class Curves:
         self.names, self.every, self.steps = names, every, steps
         self.sums = torch.zeros(2, len(names), dtype=torch.float64, device=device)
         self.rows: list[dict[str, float]] = []
-        self._clock, self._crops = time.monotonic(), 0
 
-    def add(
-        self, step: int, sums: torch.Tensor, counts: torch.Tensor, crops: int, lr: float
-    ) -> dict[str, float] | None:
+    def add(self, step: int, sums: torch.Tensor, counts: torch.Tensor, lr: float) -> dict[str, float] | None:
         """Add a step's sums (names,) and counts (names,); at the end of an interval, its row."""
         self.sums += torch.stack([sums, counts]).detach()
-        self._crops += crops
         if (step + 1) % self.every and step + 1 != self.steps:
             return None
         means = (self.sums[0] / self.sums[1].clamp(min=1)).tolist()
-        now = time.monotonic()
         row = {"step": step + 1, **dict(zip(self.names, means, strict=True)), "lr": lr}
-        row["crops_per_s"] = self._crops / max(1e-9, now - self._clock)
         self.rows.append(row)
         self.sums.zero_()
-        self._clock, self._crops = now, 0
         if not math.isfinite(row["loss"]):
             raise InputError("training", f"a loss of {row['loss']} at step {step + 1}", "a finite loss", "lower `lr`")
         return row

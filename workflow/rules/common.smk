@@ -39,6 +39,7 @@ RESULTS = {
     "plan": "results/groups/{who}/plan.json",
     "normalize": "results/{who}/normalize/{part}.json",
     "pseudo_label": "results/groups/{who}/classes.json",
+    "assign": "results/{who}/assign/{part}.json",
     "train": "results/groups/{who}/stage2.safetensors",
     "self_correct": "results/groups/{who}/stage3.safetensors",
     "segment_stage2": "results/{who}/segment/stage2/{part}.json",
@@ -138,6 +139,26 @@ def label_manifests(stage):
     )
 
 
+def assigned(stage):
+    """Manifests of `assign`; none where the table of grey levels gives the pseudo-labels."""
+    return lambda wildcards: (
+        upstream(wildcards, stage) if graph.is_assigned(run_of(wildcards)) else []
+    )
+
+
+def trained_on_assigned(wildcards):
+    """The same of all reference scans, where training takes its labels from clusters."""
+    if setting("label_source")(wildcards) != "clusters":
+        return []
+    return assigned("assign@reference")(wildcards)
+
+
+def grey_of_features(wildcards):
+    """The cache, for the clusters that are fitted on voxels and not on the histogram."""
+    labeler = run_of(wildcards).get("pseudo_label.labeler")
+    return upstream(wildcards, "normalize@reference") if labeler == "features" else []
+
+
 def existing(path):
     """An input that may be missing: the job itself then fails with words, and no other job does."""
     return [str(path)] if path is not None and Path(path).exists() else []
@@ -185,6 +206,15 @@ def weights_of(wildcards):
     return upstream(
         wildcards, "train" if wildcards.model == "stage2" else "self_correct"
     )
+
+
+def explained_weights(wildcards):
+    """Weights of stages 2 and 3 where the report shows what the networks look at; else none."""
+    run = run_of(wildcards)
+    if not run.get("report.grad_cam"):
+        return []
+    stages = ["train"] if run.get("stage3") == "none" else ["train", "self_correct"]
+    return [upstream(wildcards, stage) for stage in stages]
 
 
 def chosen_labels(wildcards):

@@ -10,6 +10,7 @@ rule evaluate:
         grey=ancient(needs("normalize")),
         table=beside("pseudo_label", "table.npy"),
         classes=needs("pseudo_label"),
+        assigned=assigned("assign"),
         mpp=label_manifests("mpp"),
         scm=label_manifests("scm"),
         verdict=verdict_of,

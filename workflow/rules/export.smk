@@ -10,6 +10,7 @@ rule export:
         grey=ancient(needs("normalize")),
         table=beside("pseudo_label", "table.npy"),
         classes=needs("pseudo_label"),
+        assigned=assigned("assign"),
         mpp=label_manifests("mpp"),
         scm=label_manifests("scm"),
         metrics="results/{sample}/metrics.json",

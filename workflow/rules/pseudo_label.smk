@@ -1,12 +1,13 @@
-"""pseudo_label: clusters of the pooled histogram, as a table from grey level to cluster."""
+"""pseudo_label: clusters of the pooled histogram, as a table from grey level to cluster, or of features."""
 
 
 rule pseudo_label:
-    """Cut the pooled histogram of the group's reference scans into clusters."""
+    """Cluster the grey levels of the group's reference scans, or features of their voxels."""
     input:
         scans=needs("ingest@reference"),
         plan=needs("plan"),
         histograms=needs("histogram@reference"),
+        grey=ancient(grey_of_features),
     output:
         classes="results/groups/{group}/classes.json",
         table="results/groups/{group}/table.npy",

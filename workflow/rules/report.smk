@@ -11,6 +11,7 @@ rule report:
         grey=ancient(needs("normalize")),
         table=beside("pseudo_label", "table.npy"),
         classes=needs("pseudo_label"),
+        assigned=assigned("assign"),
         train=beside("train", "train.csv"),
         self_correct=lambda wildcards: (
             []
@@ -22,6 +23,7 @@ rule report:
         verdict=verdict_of,
         metrics="results/{sample}/metrics.json",
         truth="results/{sample}/truth_slices.npz",
+        weights=explained_weights,
     output:
         html=report(
             "results/{sample}/report.html",
@@ -61,6 +63,11 @@ rule report:
         shading=report(
             "results/{sample}/figures/shading.png",
             caption="../report/shading.rst",
+            category="{sample}",
+        ),
+        elbow=report(
+            "results/{sample}/figures/elbow.png",
+            caption="../report/elbow.rst",
             category="{sample}",
         ),
         curves=report(

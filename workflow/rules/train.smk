@@ -9,6 +9,7 @@ rule train:
         grey=ancient(needs("normalize@reference")),
         classes=needs("pseudo_label"),
         table=beside("pseudo_label", "table.npy"),
+        assigned=trained_on_assigned,
         labels=existing_group_labels,
     output:
         weights="results/groups/{group}/stage2.safetensors",

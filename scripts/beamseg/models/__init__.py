@@ -14,9 +14,23 @@ from torch import nn
 
 from ..errors import InputError
 from ..provenance import atomic_path, canonical_json
-from .unet import unet, unet_noskip
+from . import deeplab, segformer, unet
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"unet": unet, "unet_noskip": unet_noskip}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "unet": unet.unet,
+    "unet_noskip": unet.unet_noskip,
+    "unet_plus_plus": unet.unet_plus_plus,
+    "unet3_plus": unet.unet3_plus,
+    "resunet": unet.resunet,
+    "resunet_noskip": unet.resunet_noskip,
+    "resunet_plus_plus": unet.resunet_plus_plus,
+    "resunet_plus_plus_noskip": unet.resunet_plus_plus_noskip,
+    "attention_unet": unet.attention_unet,
+    "attention_unet_noskip": unet.attention_unet_noskip,
+    "deeplabv3_plus": deeplab.deeplabv3_plus,
+    "segformer": segformer.segformer,
+}
+"""The rows of the paper's Table I."""
 
 
 def build_model(name: str, in_channels: int, n_classes: int, **options: Any) -> nn.Module:

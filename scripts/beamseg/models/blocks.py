@@ -111,47 +111,116 @@ def pad_to_multiple(image: torch.Tensor, multiple: int) -> torch.Tensor:
     return F.pad(image, (0, right, 0, down), mode=mode)
 
 
-class EncoderDecoder(nn.Module):
-    """U-Net (Ronneberger et al. 2015) with or without its skip connections.
+class Residual(nn.Module):
+    """Residual unit with activation first (He et al. 2016): a 3×3 convolution twice, added to the unit's input.
 
     Parameters
     ----------
-    in_channels, n_classes : int
-    widths : sequence of int
-        Channels per level, fine to coarse; each a multiple of 8.
-    skips : bool
-        Whether the decoder sees the encoder's features of its level.
+    in_channels, out_channels : int
     dropout : float
-        Rate of channel dropout, from the second level down.
-
-    Notes
-    -----
-    Takes (n, in_channels, y, x) of any y, x and returns logits (n, n_classes, y, x), float32.
+        Rate of channel dropout at the end.
+    squeeze : bool
+        Weigh the channels by their own means (squeeze and excite, Hu et al. 2018) before adding.
+    dilation : int
+        Of both convolutions.
+    image : bool
+        The input is the image, which is neither normalized nor activated.
     """
 
-    def __init__(self, in_channels: int, n_classes: int, widths: Sequence[int], skips: bool, dropout: float) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        dropout: float,
+        squeeze: bool = False,
+        dilation: int = 1,
+        image: bool = False,
+    ) -> None:
         super().__init__()
-        self.skips = skips
-        self.encoder = nn.ModuleList()
-        for level, width in enumerate(widths):
-            before = in_channels if level == 0 else widths[level - 1]
-            self.encoder.append(conv_block(before, width, dropout if level else 0.0))
-        self.up = nn.ModuleList()
-        self.decoder = nn.ModuleList()
-        for level in reversed(range(len(widths) - 1)):
-            width = widths[level]
-            self.up.append(nn.ConvTranspose2d(widths[level + 1], width, 2, stride=2))
-            self.decoder.append(conv_block(2 * width if skips else width, width, dropout if level else 0.0))
-        self.head = nn.Conv2d(widths[0], n_classes, 1)
+        self.before = nn.Identity() if image else NormPReLU(in_channels)
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False),
+            NormPReLU(out_channels),
+            nn.Conv2d(out_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False),
+        )
+        self.squeeze = SqueezeExcite(out_channels) if squeeze else nn.Identity()
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.dropout = nn.Dropout2d(dropout)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        height, width = image.shape[-2:]
-        x = pad_to_multiple(image, 2 ** (len(self.encoder) - 1))
-        features: list[torch.Tensor] = []
-        for level, block in enumerate(self.encoder):
-            x = block(F.max_pool2d(x, 2) if level else x)
-            features.append(x)
-        for up, block, skip in zip(self.up, self.decoder, features[-2::-1], strict=True):
-            x = up(x)
-            x = block(torch.cat([x, skip], dim=1) if self.skips else x)
-        return self.head(x)[..., :height, :width].float()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.shortcut(x) + self.squeeze(self.body(self.before(x))))
+
+
+class SqueezeExcite(nn.Module):
+    """Channels weighted by a function of their means (Hu et al. 2018, reduction 8)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(8, channels // 8)
+        self.weigh = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.PReLU(), nn.Conv2d(hidden, channels, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weigh(x.mean((2, 3), keepdim=True)).sigmoid()
+
+
+class AttentionGate(nn.Module):
+    """Additive attention (Oktay et al. 2018): weights 0 … 1 per pixel from all features that are given.
+
+    A 1×1 convolution over joined channels is the sum W_x x + W_g g of the paper.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False), NormPReLU(hidden), nn.Conv2d(hidden, 1, 1)
+        )
+
+    def forward(self, *features: torch.Tensor) -> torch.Tensor:
+        return self.weigh(torch.cat(features, dim=1)).sigmoid()
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling (Chen et al. 2018): 1×1, dilated 3×3 and whole-image views, joined by a 1×1.
+
+    Each view has `view_channels`, a multiple of 8; `rates` are the dilations.
+    """
+
+    def __init__(
+        self, in_channels: int, view_channels: int, out_channels: int, rates: Sequence[int], dropout: float
+    ) -> None:
+        super().__init__()
+        self.views = nn.ModuleList([nn.Conv2d(in_channels, view_channels, 1, bias=False)])
+        for rate in rates:
+            self.views.append(nn.Conv2d(in_channels, view_channels, 3, padding=rate, dilation=rate, bias=False))
+        self.whole = nn.Conv2d(in_channels, view_channels, 1, bias=False)
+        joined = (len(rates) + 2) * view_channels
+        self.join = nn.Sequential(
+            NormPReLU(joined),
+            nn.Conv2d(joined, out_channels, 1, bias=False),
+            NormPReLU(out_channels),
+            nn.Dropout2d(dropout),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        views = [view(x) for view in self.views]
+        whole = self.whole(x.mean((2, 3), keepdim=True)).expand_as(views[0])
+        return self.join(torch.cat([*views, whole], dim=1))
+
+
+def upsample(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """Bilinear, (n, c, y, x) to (n, c, factor·y, factor·x), pixels of equal area as F.interpolate has them.
+
+    Two matrix products, because the backward pass of F.interpolate adds in no fixed order on a GPU.
+    """
+    if factor == 1:
+        return x
+    rows, columns = (_interpolation(n, factor, x) for n in x.shape[-2:])
+    return (rows @ x @ columns.mT).contiguous(memory_format=torch.channels_last)
+
+
+def _interpolation(n: int, factor: int, like: torch.Tensor) -> torch.Tensor:
+    """Weights of n pixels for factor·n pixels between them, (factor·n, n)."""
+    wanted = ((torch.arange(n * factor, device=like.device) + 0.5) / factor - 0.5).clamp(0, n - 1)
+    distance = (wanted[:, None] - torch.arange(n, device=like.device)).abs()
+    return (1.0 - distance).clamp(min=0.0).to(like.dtype)
