@@ -17,5 +17,6 @@ if __name__ == "__main__":
             snakemake.output.source,
             name=snakemake.wildcards.sample,
             voxel_size_um=params.voxel_size_um,
+            correct=params.correct,
             histogram=histogram if histogram.exists() else None,
         )

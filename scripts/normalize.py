@@ -6,14 +6,14 @@ from beamseg.provenance import identity
 
 if __name__ == "__main__":
     with job(snakemake):
-        settings = snakemake.params.settings
+        params = snakemake.params
         files = {"scan": snakemake.input.scan, "plan": snakemake.input.plan}
         normalize(
             snakemake.output[0],
             snakemake.input.scan,
             snakemake.input.plan,
-            {**settings, "mem_budget_mb": snakemake.params.mem_budget_mb},
+            {key: params[key] for key in ("materialize", "scratch_mb", "mem_budget_mb")},
             snakemake.wildcards.part,
-            identity("normalize", [settings, snakemake.params.code], files),
+            identity("normalize", [params.materialize, params.code], files),
             threads=snakemake.threads,
         )

@@ -11,4 +11,5 @@ if __name__ == "__main__":
             many(snakemake.input.histograms),
             snakemake.output[0],
             snakemake.params.settings,
+            snakemake.params.dtype,
         )

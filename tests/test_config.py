@@ -74,6 +74,7 @@ def test_lists_replace_and_dicts_merge():
         ("device: gpu\n", "'gpu'", "change the value"),
         ("preset: srtc\n", "'srtc'", "did you mean 'srct'?"),
         ("refine: [scm]\n", "[scm]", "add mpp"),
+        ("normalize: {shading: drift, materialize: never}\n", "never, with normalize.shading", "remove materialize"),
         ("pseudo_label: {labeler: features, scope: slab}\n", "slab with labeler: features", "over the group"),
         ("label_source: slices\n", "an empty cell", "set label_source: clusters"),
         ("classes: {a: {clusters: [0, 1]}, b: {clusters: [1]}}\n", "cluster 1", "take it out"),

@@ -11,7 +11,9 @@ import pytest
 from beamseg.errors import InputError
 from beamseg.histogram import histogram, measure
 from beamseg.ingest import ingest
+from beamseg.plan import percentiles, pool
 from beamseg.readers import Source, open_source
+from beamseg.shading import QUANTILES
 
 FULL = {"kind": "full"}
 SETTINGS = {"fov": {"kind": "full"}, "slab_depth": 0}
@@ -121,3 +123,62 @@ def test_nothing_but_nan_is_refused(tmp_path: Path) -> None:
     ingest(tmp_path / "a.h5", None, SETTINGS, scan, tmp_path / "source.json", name="a")
     with pytest.raises(InputError, match="no finite voxel"):
         histogram(scan, tmp_path / "h.npz")
+
+
+@pytest.mark.parametrize("zingers", [1e-5, 4e-4, 9e-4])
+@pytest.mark.parametrize("where", ["everywhere", "sampled", "elsewhere"])
+def test_percentiles_of_a_drifting_scan_with_zingers_and_nan(tmp_path: Path, zingers: float, where: str) -> None:
+    rng = np.random.default_rng(0)
+    volume = rng.normal(0, 1, (40, 64, 64)).astype(np.float32) + np.linspace(0, 6, 40, dtype=np.float32)[:, None, None]
+    slices = {"everywhere": np.arange(40), "sampled": np.array([0, 6, 11, 17, 22, 28, 33, 39]), "elsewhere": np.r_[1:5]}
+    number = int(zingers * volume.size)
+    at = rng.choice(len(slices[where]) * 64 * 64, number, replace=False)
+    z, y, x = np.unravel_index(at, (len(slices[where]), 64, 64))
+    volume[slices[where][z], y, x] = 1e6
+    volume[rng.integers(0, 40, 300), rng.integers(0, 64, 300), rng.integers(0, 64, 300)] = np.nan
+    found = measure(source_of(tmp_path / "a.h5", volume), FULL)
+    exact = np.percentile(volume[np.isfinite(volume)], (0.1, 99.9), method="inverted_cdf")
+    np.testing.assert_allclose(percentiles(*pool([found]), (0.1, 99.9)), exact, atol=1e-4 * np.ptp(exact))
+
+
+def test_bright_inclusions_above_the_percentile_are_resolved(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).normal(0, 1, (40, 64, 64)).astype(np.float32)
+    volume[1:3, :20] += 1e4  # 1.6 %, between the sampled slices
+    found = measure(source_of(tmp_path / "a.h5", volume), FULL)
+    exact = np.percentile(volume, (0.1, 99.9), method="inverted_cdf")
+    np.testing.assert_allclose(percentiles(*pool([found]), (0.1, 99.9)), exact, atol=1e-4 * np.ptp(exact))
+
+
+def test_values_per_slice(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).integers(-20, 90, (9, 40, 41)).astype(np.int16)
+    found = measure(source_of(tmp_path / "a.h5", volume), FULL)
+    expected = np.quantile(volume.reshape(9, -1), QUANTILES, axis=1, method="inverted_cdf").T
+    np.testing.assert_array_equal(found["slice_quantiles"], expected)
+    floats = volume.astype(np.float32)
+    floats[3] = np.nan
+    floats[5, :2, 0] = np.nan
+    found = measure(source_of(tmp_path / "b.h5", floats), FULL)
+    np.testing.assert_array_equal(found["slice_nan"], [0, 0, 0, 40 * 41, 0, 2, 0, 0, 0])
+    np.testing.assert_array_equal(found["slice_voxels"] + found["slice_nan"], np.full(9, 40 * 41))
+    assert np.isnan(found["slice_quantiles"][3]).all()
+    np.testing.assert_allclose(found["slice_quantiles"][4], expected[4], atol=0.01)
+
+
+def test_rings_are_measured_about_the_middle_of_the_field_of_view(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).normal(0, 0.5, (10, 80, 90)).astype(np.float32)
+    y, x = np.ogrid[:80, :90]
+    volume[:, np.rint(np.hypot(y - 40, x - 42)) == 25] += 3
+    circle = {"kind": "circle", "cy": 40.0, "cx": 42.0, "radius": 38.0}
+    profile = measure(source_of(tmp_path / "a.h5", volume), circle)["ring_profile"]
+    assert profile.argmax() == 25
+    assert profile[25] == pytest.approx(3, abs=0.5)
+    assert abs(np.delete(profile, [24, 25, 26])).max() < 0.3
+
+
+def test_a_constant_scan_is_refused_before_anything_expensive(tmp_path: Path) -> None:
+    source_of(tmp_path / "a.h5", np.full((9, 8, 7), 7, np.uint8))
+    scan = tmp_path / "scan.json"
+    ingest(tmp_path / "a.h5", None, SETTINGS, scan, tmp_path / "source.json", name="a")
+    with pytest.raises(InputError, match="one value only, 7, in the field of view"):
+        histogram(scan, tmp_path / "h.npz")
+    assert not (tmp_path / "h.npz").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -132,3 +133,33 @@ def test_no_path_and_given_voxel_size(tmp_path: Path) -> None:
     assert str(tmp_path).encode() not in text
     with pytest.raises(InputError, match="voxel_size_um"):
         run(tmp_path, path, voxel_size_um=[1.0, -2.0, 1.0])
+
+
+@pytest.mark.parametrize(("value", "found"), [(300, "300, in a scan of uint8"), (0.5, "0.5, in a scan of uint8")])
+def test_a_marker_that_the_type_cannot_hold_is_refused(tmp_path: Path, value: float, found: str) -> None:
+    with pytest.raises(InputError, match=f"{found}(.|\n)*a whole number from 0 to 255"):
+        fov_of(tmp_path / "a.h5", np.zeros((4, 8, 8), np.uint8), kind="constant", value=value)
+
+
+def test_a_marker_that_is_not_a_number_is_as_none(tmp_path: Path) -> None:
+    volume = np.zeros((4, 8, 8), np.float32)
+    assert fov_of(tmp_path / "a.h5", volume, kind="constant", value=float("nan"))["value"] is None
+    assert fov_of(tmp_path / "b.h5", volume, kind="constant", value=-1.5)["value"] == -1.5
+
+
+def test_corrections_stand_in_scan_json_only_where_they_are_asked_for(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).normal(100, 1, (9, 20, 21)).astype(np.float32)
+    volume += np.arange(9, dtype=np.float32)[:, None, None]
+    path = write(tmp_path / "a.h5", volume)
+    correct = {"shading": "drift", "shading_by": "subtract", "background_sigma": 9, "rings": "none", "ring_width": 9}
+    correct |= {"denoise": "none", "denoise_strength": 1, "z_continuous": True}
+    scans = []
+    for chosen in (None, correct, correct):
+        ingest(path, None, SETTINGS, tmp_path / "scan.json", tmp_path / "source.json", name="a", correct=chosen)
+        scans.append((tmp_path / "scan.json").read_text())
+    assert "correction" not in scans[0]
+    assert scans[1] == scans[2]
+    found = json.loads(scans[1])["correction"]
+    assert found["shading"] == "drift"
+    assert np.polyval(found["curve"], 1) - np.polyval(found["curve"], 0) == pytest.approx(8, abs=0.3)
+    assert found["noise"] == pytest.approx(1, abs=0.2)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from beamseg.errors import InputError
 from beamseg.ingest import ingest
 from beamseg.normalize import normalize
 from beamseg.provenance import read_json, write_json
@@ -17,7 +18,17 @@ from beamseg.slabs import SlabVolume
 from beamseg.volumes import NormalizedVolume, open_normalized
 
 CIRCLE = {"kind": "circle", "cy": None, "cx": None, "radius": 17.0, "value": None}
-SETTINGS = {"materialize": "always", "mem_budget_mb": 4000}
+SETTINGS = {"materialize": "always", "scratch_mb": None, "mem_budget_mb": 4000}
+CORRECT = {
+    "shading": "background",
+    "shading_by": "subtract",
+    "background_sigma": 9.0,
+    "rings": "polar",
+    "ring_width": 7,
+    "denoise": "gaussian",
+    "denoise_strength": 0.6,
+    "z_continuous": True,
+}
 VOLUME = np.random.default_rng(0).normal(0, 1, (45, 40, 37)).astype(np.float32)
 VOLUME[7, 20, 20] = np.nan
 
@@ -29,10 +40,10 @@ def scan(tmp_path: Path) -> Path:
     return take_in(tmp_path, tmp_path / "a.h5", 8)
 
 
-def take_in(folder: Path, path: Path, depth: int) -> Path:
+def take_in(folder: Path, path: Path, depth: int, correct: dict[str, Any] | None = None, bits: int = 16) -> Path:
     settings = {"fov": CIRCLE, "slab_depth": depth}
-    ingest(path, None, settings, folder / "scan.json", folder / "source.json", name="a")
-    write_json(folder / "plan.json", {"range": [-2.5, 2.5], "scans": {}})
+    ingest(path, None, settings, folder / "scan.json", folder / "source.json", name="a", correct=correct)
+    write_json(folder / "plan.json", {"range": [-2.5, 2.5], "bits": bits, "scans": {}})
     return folder
 
 
@@ -101,3 +112,45 @@ def test_auto_leaves_out_the_cache_where_the_source_reads_as_fast(scan: Path) ->
     take_in(scan, path, 8)
     assert not read_json(run(scan, materialize="auto"))["slabs"]
     assert read_json(run(scan, materialize="auto", mem_budget_mb=0.01))["slabs"]
+
+
+@pytest.mark.parametrize("correct", [None, CORRECT])
+def test_eight_bits_and_corrections_are_the_same_both_ways(scan: Path, correct: dict[str, Any] | None) -> None:
+    take_in(scan, scan / "a.h5", 16, correct, 8)
+    manifest = run(scan, threads=2)
+    assert read_json(manifest)["arrays"] == {"grey": "uint8"}
+    direct = open_normalized(scan / "scan.json", scan / "plan.json").read(0, 45)
+    stored = open_normalized(scan / "scan.json", scan / "plan.json", [manifest]).read(0, 45)
+    np.testing.assert_array_equal(stored, direct)
+    assert stored.dtype == np.uint16
+    take_in(scan, scan / "a.h5", 16, correct, 16)
+    fine = open_normalized(scan / "scan.json", scan / "plan.json").read(0, 45)
+    assert abs(fine.astype(int) - stored).max() <= 130  # half of the step between 255 levels
+    np.testing.assert_array_equal(fine == 0, stored == 0)
+    assert len(np.unique(stored)) <= 256 < len(np.unique(fine))
+
+
+def test_a_corrected_scan_is_cached_in_any_case(scan: Path) -> None:
+    path = scan / "b.tif"
+    tifffile.imwrite(path, (np.abs(np.nan_to_num(VOLUME)) * 20).astype(np.uint8), photometric="minisblack")
+    take_in(scan, path, 8, CORRECT)
+    manifest = run(scan, materialize="auto")
+    assert read_json(manifest)["slabs"]
+    direct = open_normalized(scan / "scan.json", scan / "plan.json")
+    stored = open_normalized(scan / "scan.json", scan / "plan.json", [manifest])
+    np.testing.assert_array_equal(stored.read(0, 45), direct.read(0, 45))
+
+
+def test_caches_stay_under_their_limit(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v"] = VOLUME
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        take_in(tmp_path / name, tmp_path / "a.h5", 8)
+    room = 2 * VOLUME.size / 2**20  # one cache and a half
+    assert read_json(run(tmp_path / "a", scratch_mb=room))["slabs"]
+    assert not read_json(run(tmp_path / "b", scratch_mb=room))["slabs"]
+    assert read_json(run(tmp_path / "a", scratch_mb=room))["slabs"]  # its own does not count
+    take_in(tmp_path / "b", tmp_path / "a.h5", 8, CORRECT)
+    with pytest.raises(InputError, match="left by other scans' caches, and a corrected scan that needs"):
+        run(tmp_path / "b", scratch_mb=room)

@@ -12,10 +12,11 @@ import pytest
 
 from beamseg.errors import InputError
 from beamseg.histogram import measure
-from beamseg.plan import cupping, drift, percentiles, plan
+from beamseg.plan import percentiles, plan
 from beamseg.readers import open_source
+from beamseg.shading import QUANTILES, beyond, cupping, drift, rings, runs_of
 
-SETTINGS = {"percentiles": [0.1, 99.9], "range": None, "warn_drift": 0.1, "warn_cupping": 0.1}
+SETTINGS = {"percentiles": [0.1, 99.9], "range": None, "warn_drift": 0.1, "warn_cupping": 0.1, "warn_rings": 0.05}
 FULL = {"kind": "full"}
 
 
@@ -102,3 +103,55 @@ def test_shape_of_the_sample_is_not_taken_for_cupping() -> None:
 def test_slices_without_voxels_do_not_break_the_profile() -> None:
     means = np.array([1.0, np.nan, 1.0, 2.0])
     assert drift(means, 1.0)["amplitude"] == 1.0
+
+
+def test_shares_beyond_the_range_by_hand() -> None:
+    ramp = np.tile(QUANTILES, (3, 1))  # a slice of values spread evenly from 0 to 1
+    ramp[1] = 0.5
+    ramp[2] = np.nan
+    low, high = beyond(ramp, (0.03, 0.5))
+    np.testing.assert_allclose(low, [0.03, 0, 0])
+    np.testing.assert_allclose(high, [0.5, 0, 0])
+    np.testing.assert_array_equal(beyond(ramp, (0.6, 2.0))[0][1:], [1, 0])
+
+
+def test_runs_by_hand() -> None:
+    assert runs_of(np.array([1, 1, 0, 1, 0])) == [[0, 1], [3, 3]]
+    assert runs_of(np.zeros(3, bool)) == []
+
+
+def test_rings_by_hand() -> None:
+    profile = np.zeros(200)
+    profile[[50, 60]] = 4, -6
+    found = rings(profile, 10)
+    assert found["amplitude"] == pytest.approx(np.percentile(np.abs(profile), 99) / 10)
+    assert min(found["profile"]) == -0.6
+    assert len(found["profile"]) == 64
+
+
+def test_defects_are_in_the_plan(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).normal(50, 2, (20, 30, 30)).astype(np.float32)
+    volume[4] = 50
+    volume[7:9] = np.nan
+    volume[12, 0, 0] = np.inf
+    volume[15] += 30
+    result = planned(tmp_path, {"range": [40, 60]}, a=volume)
+    found = result["scans"]["a"]["defects"]
+    assert found["not_finite"] == 2 * 900 + 1
+    assert found["slices_not_finite"] == [[7, 8], [12, 12]]
+    assert found["empty_slices"] == [[7, 8]]
+    assert found["constant_slices"] == [[4, 4]]
+    assert found["clipped_slice"] == {"low": 0.0, "high": 1.0, "z_low": 0, "z_high": 15}
+    assert any("slices of one value only: 4;" in warning for warning in result["warnings"])
+
+
+def test_strong_rings_warn(tmp_path: Path) -> None:
+    y, x = np.ogrid[:64, :64]
+    volume = np.random.default_rng(0).normal(0, 1, (10, 64, 64)).astype(np.float32)
+    volume += 3 * (np.rint(np.hypot(y - 31.5, x - 31.5)) % 10 == 0)
+    assert any("rings of" in warning for warning in planned(tmp_path, a=volume)["warnings"])
+
+
+def test_bits_follow_the_type(tmp_path: Path) -> None:
+    assert planned(tmp_path, a=np.arange(2000, dtype=np.uint16).reshape(5, 20, 20))["bits"] == 16
+    assert plan([tmp_path / "a.json"], [tmp_path / "a.npz"], tmp_path / "p.json", SETTINGS, "uint8")["bits"] == 8

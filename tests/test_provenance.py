@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
+from beamseg.errors import InputError
 from beamseg.provenance import atomic_path, digest, identity, read_json, write_json
 
 
@@ -42,3 +46,17 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
 def test_nan_is_refused_in_results(tmp_path):
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "metrics.json", {"iou": float("nan")})
+
+
+def write_and_fail(path, number):
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_full_disk_is_said_in_words_and_leaves_nothing(tmp_path):
+    with pytest.raises(InputError, match="No space left on device"):
+        write_and_fail(tmp_path / "a.json", errno.ENOSPC)
+    with pytest.raises(FileNotFoundError):
+        write_and_fail(tmp_path / "a.json", errno.ENOENT)
+    assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,7 @@ from beamseg.models import build_model, save_weights
 from beamseg.page import verdicts
 from beamseg.provenance import read_json, write_json
 from beamseg.report import FIGURES, curve_panels, densest_window, different, report, truth_display
+from beamseg.shading import QUANTILES
 from beamseg.volumes import ArrayVolume
 from test_evaluate import K, phantom
 from test_evaluate import run as evaluate
@@ -60,7 +61,14 @@ def run(
     )
     shape = list(values.shape)
     write_json(
-        tmp_path / "scan.json", {"name": "rock <1>", "shape": shape, "voxel_size_um": voxel, "warnings": ["dark"]}
+        tmp_path / "scan.json",
+        {
+            "name": "rock <1>",
+            "shape": shape,
+            "voxel_size_um": voxel,
+            "warnings": ["dark"],
+            "fov": {"kind": "full"},
+        },
     )
     write_json(tmp_path / "plan.json", {"range": [0.0, 1.0], "clipped": {"low": 0.001, "high": 0.0}, "warnings": []})
     cuts = [1, 16384, 32768, 49152, 65536]
@@ -69,7 +77,15 @@ def run(
     described = {"n_clusters": K, "clusters": clusters, "elbow": found, "warnings": ["cluster 3 holds no voxel"]}
     write_json(tmp_path / "classes.json", described)
     counts, edges = np.histogram(grey[grey > 0] / 65535, 512, (0, 1))
-    np.savez(tmp_path / "histogram.npz", edges=edges, counts=counts)
+    profiles = {
+        "slice_mean": np.linspace(0.2, 0.6, shape[0]),
+        "slice_quantiles": np.tile(np.linspace(0, 1, len(QUANTILES)), (shape[0], 1)),
+        "slice_voxels": np.full(shape[0], 90),
+        "slice_nan": np.r_[10, np.zeros(shape[0] - 1, int)],
+        "mean_image": np.full((8, 8), 0.5),
+        "ring_profile": np.zeros(40),
+    }
+    np.savez(tmp_path / "histogram.npz", edges=edges, counts=counts, **profiles)
     pd.DataFrame({"step": [10, 20], "loss": [1.0, 0.5], "rate_0": [0.4, 0.3], "lr": [1e-3, 1e-3]}).to_csv(
         tmp_path / "train.csv", index=False
     )
@@ -120,6 +136,7 @@ def test_the_page_is_whole_and_needs_nothing_outside(tmp_path: Path, truth: bool
     assert all(link.startswith("data:") for link in tags.links)
     assert not re.search(r"https?://|@import|url\(", page)
     assert "rock &lt;1&gt;" in page
+    assert "<td>10 voxels</td>" in page
     assert "cluster 3 holds no voxel" in page
     assert "nan" not in re.sub(r"base64,[^']*", "", page).lower()
     for name in FIGURES:

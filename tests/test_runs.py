@@ -8,7 +8,7 @@ import pytest
 
 from beamseg.config import load_runs
 from beamseg.errors import InputError
-from beamseg.runs import STAGES, Runs
+from beamseg.runs import STAGES, Runs, corrections
 
 BASEDIR = Path(__file__).resolve().parents[1]
 
@@ -82,3 +82,17 @@ def test_labels_are_part_of_the_identity_of_training_and_truth_is_not(runs):
 def test_phantoms_are_told_apart_by_their_parameters(runs):
     graph = runs(["a\tphantom\t1", "b\tphantom\t2", "c\tphantom\t1"], "sample\tpath\tphantom.seed")
     assert [graph.owner("ingest", name) for name in "abc"] == ["a", "b", "a"]
+
+
+def test_corrections_start_anew_and_the_cache_changes_nothing_but_itself(runs):
+    header = "sample\tpath\tnormalize.shading\tnormalize.materialize"
+    graph = runs(["a\tx.h5\tnone\tauto", "b\tx.h5\tdrift\tauto", "c\tx.h5\tnone\talways"], header)
+    assert {graph.owner(stage, "b") for stage in STAGES if stage != "simulate"} == {"b"}
+    assert {stage for stage in STAGES if graph.owner(stage, "c") == "c"} == {"normalize"}
+    assert corrections(graph.runs["a"]) is None
+    assert corrections(graph.runs["b"])["shading"] == "drift"
+
+
+def test_grey_levels_of_a_group_have_one_type(runs):
+    with pytest.raises(InputError, match=r"normalize\.dtype"):
+        runs(["a\tx.h5\tg\tuint8", "b\ty.h5\tg\tuint16"], "sample\tpath\tgroup\tnormalize.dtype")

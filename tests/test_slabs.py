@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beamseg import slabs
 from beamseg.errors import InputError
 from beamseg.slabs import SlabVolume, run_slabs, slab_borders
 
@@ -139,3 +145,49 @@ def test_half_written_file_under_the_final_name_is_computed_again(tmp_path, arra
     make(tmp_path, array, 64)
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["labels"][:], array)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from beamseg.errors import InputError
+from beamseg.slabs import run_slabs
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+noise = np.random.default_rng(0).integers(0, 65535, (8, 128, 128)).astype(np.uint16)
+
+def fill(z0, z1, writer):
+    for z in range(z0, z1, 8):
+        writer.put("grey", z, noise)
+
+try:
+    run_slabs(Path(sys.argv[1]), stage="s", identity="i", shape=(32, 128, 128), depth=32,
+              dtypes={"grey": np.uint16}, fill=fill)
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_fills_up_ends_in_words_and_leaves_no_file(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(slabs.__file__).parents[1])}
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "stage" / "1-of-1.json")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "File too large" in done.stdout
+    assert list((tmp_path / "stage").iterdir()) == []
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(slabs.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    arguments = {"stage": "s", "identity": "i", "shape": (16, 40, 40), "depth": 16, "dtypes": {"grey": np.uint16}}
+    with pytest.raises(InputError, match=r"1e-06 GB free, and about 3\.84e-05 GB to write"):
+        run_slabs(tmp_path / "s" / "1-of-1.json", fill=lambda *_: pytest.fail("computed"), **arguments)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"Not a directory|File exists"):
+        run_slabs(tmp_path / "file" / "1-of-1.json", fill=lambda *_: pytest.fail("computed"), **arguments)
+
+
+def test_forecast_of_bytes_by_hand():
+    assert slabs.stored_bytes({"grey": "uint16"}, 1000) == 1500
+    assert slabs.stored_bytes({"labels": "uint8", "confidence": "uint8"}, 1000) == 650

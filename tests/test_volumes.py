@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beamseg.errors import InputError
+from beamseg.fov import fov_mask
 from beamseg.volumes import (
+    WIDE,
     ArrayVolume,
     NormalizedVolume,
     TableVolume,
-    fov_mask,
     grey_level,
     in_memory,
     normalize_block,
@@ -29,6 +30,14 @@ FULL = {"kind": "full"}
 def test_grey_level_by_hand() -> None:
     raw = np.array([-1, 0, 1, 2, 3, np.nan], np.float32)
     np.testing.assert_array_equal(grey_level(raw, 0, 2), [1, 1, 32768, 65535, 65535, 0])
+
+
+def test_grey_level_of_eight_bits_by_hand() -> None:
+    raw = np.array([-1, 0, 1, 2, 3, np.nan], np.float32)
+    grey = grey_level(raw, 0, 2, 8)
+    assert grey.dtype == np.uint8
+    np.testing.assert_array_equal(grey, [1, 1, 128, 255, 255, 0])
+    np.testing.assert_array_equal(WIDE[grey], [1, 1, 32768, 65535, 65535, 0])
 
 
 def test_outside_and_not_a_number_are_zero() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,24 @@ import torch
 from .config import PHANTOM, Run, load_runs
 from .device import choose
 from .errors import InputError
+from .forecast import cores, footprint, network_rates, rates_key, scan_rates, stage_seconds, training_seconds
+from .ingest import field_of_view
 from .labels import open_slices, open_truth
-from .models import build_model
+from .normalize import worth_materializing
 from .readers import open_source
-from .runs import Runs, is_assigned
+from .runs import Runs, corrections, is_assigned
 from .summary import text_table
-from .train import n_steps
 
-COLUMNS = ("sample", "group", "shape", "dtype", "voxel µm", "scan GB", "cache GB", "results GB", "predict", "state")
-LABEL_BYTES = 1 / 15  # per voxel and stage of labels: gzip makes them 15 to 20 times smaller
-STAGES_OF_LABELS = 5
-CONFIDENCE_BYTES = 0.5
+PHANTOM_RATES = {"histogram": 3e-8, "normalize": 2e-8}  # seconds per voxel; it is not there yet to be timed
+COLUMNS = (
+    *("sample", "group", "shape", "dtype", "voxel µm", "scan GB", "scratch GB", "results GB", "files", "memory GB"),
+    "state",
+)
+TIMES = ("sample", "histogram", "normalize", "segment", "refine_mpp", "refine_scm", "sum")
 
 
 def check(workdir: Path, basedir: Path) -> int:
-    """Open every scan, its labels and truth; time the network; print a table and the forecast of each group.
+    """Open every scan, its labels and truth; time a few slices and the network; print the forecasts.
 
     Returns
     -------
@@ -36,10 +38,11 @@ def check(workdir: Path, basedir: Path) -> int:
     """
     loaded, _ = load_runs(workdir, basedir)
     graph = Runs(loaded)
-    rates: dict[str, tuple[float, float]] = {}
-    rows: list[dict[str, str]] = []
+    rates: dict[str, dict[str, float]] = {}
+    rows, times = [], []
     errors: list[str] = []
     slices: dict[str, int] = {}
+    scratch = 0.0
     for run in loaded.values():
         row = dict.fromkeys(COLUMNS, "") | {"sample": run.name, "group": run.group, "state": "ok"}
         try:
@@ -50,14 +53,11 @@ def check(workdir: Path, basedir: Path) -> int:
             continue
         shape = found["shape"]
         slices[run.name] = shape[0]
-        key = repr([run.get("model"), run.get("train"), run.get("pseudo_label.n_clusters"), run.get("device")])
+        key = rates_key(run.settings)
         if key not in rates:
-            rates[key] = network_rates(run)
-        _, per_crop = rates[key]
-        voxels = math.prod(shape)
-        tile = run.get("train.crop")
-        tiles = shape[0] * math.prod(max(1, math.ceil(n / (0.75 * tile))) for n in shape[1:])
-        stages = STAGES_OF_LABELS + is_assigned(run)
+            rates[key] = network_rates(run.settings)
+        size = footprint(shape, found["itemsize"], found["is_cached"], run.settings, is_assigned(run))
+        scratch += size["scratch"]
         rows.append(
             row
             | {
@@ -65,25 +65,32 @@ def check(workdir: Path, basedir: Path) -> int:
                 "dtype": found["dtype"],
                 "voxel µm": found["voxel"],
                 "scan GB": f"{found['bytes'] / 1e9:.3g}",
-                "cache GB": f"{voxels * 1.4 / 1e9:.3g}",
-                "results GB": f"{voxels * (stages * LABEL_BYTES + 2 * CONFIDENCE_BYTES) / 1e9:.3g}",
-                "predict": duration(2 * tiles * per_crop),
+                "scratch GB": f"{size['scratch'] / 1e9:.3g}",
+                "results GB": f"{size['results'] / 1e9:.3g}",
+                "files": f"{size['files']:.0f}",
+                "memory GB": f"{size['memory_mb'] / 1024:.2g}",
                 "state": "ok" if not found["warnings"] else f"ok, {len(found['warnings'])} warnings",
             }
         )
+        seconds = stage_seconds(shape, rates[key] | found["rates"], run.settings, cores())
+        seconds["sum"] = sum(seconds.values())
+        times.append(dict.fromkeys(TIMES, "") | {"sample": run.name} | {k: duration(s) for k, s in seconds.items()})
         errors += [f"{run.name}: warning: {warning}" for warning in found["warnings"]]
     print(text_table(rows, COLUMNS, 200))
+    if times:
+        print(text_table(times, TIMES, 200))
+        print(f"scratch of all scans at once: {scratch / 1e9:.3g} GB (bounded by normalize.scratch_mb)")
     for group, members in graph.groups.items():
-        if any(name not in slices for name in graph.references(group)):
+        references = graph.references(group)
+        if any(name not in slices for name in references):
             continue
         run = loaded[members[0]]
-        key = repr([run.get("model"), run.get("train"), run.get("pseudo_label.n_clusters"), run.get("device")])
-        epoch = sum(slices[name] for name in graph.references(group))
-        steps = [n_steps(run.get(stage), epoch) for stage in ("train", "self_correct")]
-        seconds = [steps[0] * rates[key][0], steps[1] * rates[key][0] * 1.4]
+        found_times = training_seconds(
+            sum(slices[name] for name in references), rates[rates_key(run.settings)], run.settings
+        )
+        stages = "; ".join(f"{name} {steps} steps, {duration(s)}" for name, (steps, s) in found_times.items())
         print(
-            f"group {group}: {len(members)} scans, trains on {', '.join(graph.references(group))}; "
-            f"stage 2 {steps[0]} steps, {duration(seconds[0])}; stage 3 {steps[1]} steps, {duration(seconds[1])} "
+            f"group {group}: {len(members)} scans, trains on {', '.join(references)}; {stages} "
             f"on {choose(run.get('device')).name}, {torch.get_num_threads()} threads"
         )
     print(*errors, sep="\n")
@@ -93,11 +100,20 @@ def check(workdir: Path, basedir: Path) -> int:
 
 
 def inspect(run: Run) -> dict[str, Any]:
-    """Shape, type, size and warnings of a run's scan; its labels and truth are opened and compared with it."""
+    """Shape, type, size, rates and warnings of a run's scan; its labels and truth are opened and compared with it."""
     if run.get("path") == PHANTOM:
         size = run.get("phantom.size")
         voxel = f"{run.get('phantom.voxel_size_um'):g}"
-        return {"shape": size, "dtype": "float32", "voxel": voxel, "bytes": 4 * math.prod(size), "warnings": []}
+        return {
+            "shape": size,
+            "dtype": "float32",
+            "itemsize": 4,
+            "voxel": voxel,
+            "bytes": 4 * math.prod(size),
+            "is_cached": True,
+            "rates": PHANTOM_RATES,
+            "warnings": [],
+        }
     source = open_source(run.file("path") or "", run.get("dataset"))
     for key in ("labels.path", "truth"):
         path = run.file(key)
@@ -115,37 +131,17 @@ def inspect(run: Run) -> dict[str, Any]:
     return {
         "shape": source.shape,
         "dtype": source.dtype.name,
+        "itemsize": source.dtype.itemsize,
+        "is_cached": worth_materializing(
+            source, {**run.get("normalize"), "mem_budget_mb": run.get("mem_budget_mb")}, corrections(run) is not None
+        ),
+        "rates": scan_rates(
+            source, field_of_view(source, run.get("ingest.fov")), corrections(run), run.get("normalize.dtype")
+        ),
         "voxel": "unknown" if size is None else "×".join(f"{v:g}" for v in np.atleast_1d(size)),
         "bytes": sum(Path(path).stat().st_size for path in source.files),
         "warnings": source.warnings,
     }
-
-
-def network_rates(run: Run) -> tuple[float, float]:
-    """Seconds of a training step and of predicting one crop, measured on this machine with three of each."""
-    compute = choose(run.get("device"))
-    batch, crop = run.get("train.batch"), run.get("train.crop")
-    n_classes = run.get("pseudo_label.n_clusters")
-    model = build_model(run.get("model.name"), run.get("model.n_slices"), n_classes).to(compute.device)
-    images = torch.rand(batch, run.get("model.n_slices"), crop, crop, device=compute.device)
-    images = images.contiguous(memory_format=torch.channels_last)
-
-    def step() -> float:
-        started = time.monotonic()
-        with compute.precision():
-            loss = model(images).float().square().mean()
-        loss.backward()
-        float(loss.detach())  # waits for the device
-        return time.monotonic() - started
-
-    def predict() -> float:
-        started = time.monotonic()
-        with torch.inference_mode(), compute.precision():
-            float(model(images).float().mean())
-        return (time.monotonic() - started) / batch
-
-    step()
-    return min(step() for _ in range(3)), min(predict() for _ in range(3))
 
 
 def duration(seconds: float) -> str:

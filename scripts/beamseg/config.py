@@ -248,6 +248,15 @@ def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> N
         origins |= dict.fromkeys(keys, "z_continuous: false")
     if settings["refine"] == ["scm"]:
         raise InputError(f"{where}: refine", "[scm]", "[mpp, scm]", "add mpp: SCM learns from what MPP leaves")
+    normalize = settings["normalize"]
+    corrections = [key for key in ("shading", "rings", "denoise") if normalize[key] != "none"]
+    if corrections and normalize["materialize"] == "never":
+        raise InputError(
+            f"{where}: normalize.materialize",
+            f"never, with normalize.{corrections[0]}: {normalize[corrections[0]]}",
+            "auto or always: a window of a corrected scan costs whole slices",
+            "remove materialize: never",
+        )
     if settings["pseudo_label"]["labeler"] == "features" and settings["pseudo_label"]["scope"] != "volume":
         raise InputError(
             f"{where}: pseudo_label.scope",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from .corrections import estimate
 from .errors import InputError
 from .provenance import read_json, write_json
 from .readers import Source, open_source
@@ -28,6 +29,7 @@ def ingest(
     name: str,
     voxel_size_um: float | list[float] | None = None,
     histogram: str | Path | None = None,
+    correct: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Take in a scan: write `scan.json` (what it is) and `source.json` (where it lies now).
 
@@ -51,6 +53,8 @@ def ingest(
         In place of what the file says, micrometres.
     histogram : path, optional
         `histogram.npz` of an earlier run, if there is one.
+    correct : dict, optional
+        `runs.corrections` of the run; what they need to know of the scan is estimated from a few slices.
 
     Returns
     -------
@@ -75,6 +79,8 @@ def ingest(
         "format": source.format,
         "warnings": source.warnings,
     }
+    if correct is not None:
+        scan["correction"] = estimate(source, scan["fov"], correct)
     sidecar = out_scan.with_name(".ingest.json")
     where = {"path": str(Path(path).absolute()), "dataset": dataset or None, "files": file_stat(source.files)}
     first, content = _content(source, where, sidecar, histogram)
@@ -123,7 +129,7 @@ def field_of_view(source: Source, settings: dict[str, Any]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If a circle's settings are incomplete or it misses the slice.
+        If a circle's settings are incomplete or it misses the slice, or the scan's type cannot hold the marker.
     """
     kind = settings["kind"]
     given = {key: float(settings[key]) for key in ("cy", "cx", "radius") if settings.get(key) is not None}
@@ -144,8 +150,24 @@ def field_of_view(source: Source, settings: dict[str, Any]) -> dict[str, Any]:
                 "set fov.radius in pixels",
             )
     if kind == "constant":
-        return {"kind": "constant", "value": settings["value"], **given}
+        return {"kind": "constant", "value": _marker(settings["value"], source.dtype), **given}
     return {"kind": "circle", **given}
+
+
+def _marker(value: float | None, dtype: np.dtype) -> float | None:
+    """The value that marks the outside; None stands for NaN."""
+    if value is None or np.isnan(value):
+        return None
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        if value != round(value) or not info.min <= value <= info.max:
+            raise InputError(
+                "ingest.fov.value",
+                f"{value:g}, in a scan of {dtype.name}",
+                f"a whole number from {info.min} to {info.max}",
+                "set fov.value to the value that the scan has outside",
+            )
+    return value
 
 
 def _sample(source: Source) -> np.ndarray:

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
 
+from .corrections import corrected
+from .errors import InputError
 from .provenance import read_json, write_json
 from .readers.source import Source, task_borders
-from .slabs import SlabWriter, parse_part, run_slabs, slab_borders
-from .volumes import normalize_block, open_scan_source, plan_entry
-
-DTYPES = {"grey": np.uint16}
+from .slabs import SlabWriter, parse_part, run_slabs, slab_borders, stored_bytes
+from .volumes import GREY_TYPES, normalize_block, open_scan_source, plan_entry
 
 
-def worth_materializing(source: Source, settings: dict[str, Any]) -> bool:
+def worth_materializing(source: Source, settings: dict[str, Any], is_corrected: bool) -> bool:
     """Whether to write the cache.
 
     `always` and `never` are plain. `auto` leaves it out only where consumers read the source as fast and can hold
     the normalized volume in memory: uncompressed 8- or 16-bit integers whose uint16 volume fits `mem_budget_mb`.
+    A corrected scan always gets a cache, since a window of it costs whole slices.
     """
     choice = settings["materialize"]
+    if is_corrected:
+        return True
     if choice != "auto":
         return bool(choice == "always")
     fits = np.prod(source.shape, dtype=float) * 2 <= settings["mem_budget_mb"] * 2**20
     plain = not source.compressed and source.dtype.kind in "iu" and source.dtype.itemsize <= 2
     return not (fits and plain)
+
+
+def scratch_left(scratch_mb: float | None, folder: Path) -> float:
+    """Bytes that the caches of the scans beside this one leave of `scratch_mb`; infinite where none is set."""
+    if scratch_mb is None:
+        return math.inf
+    others = (path for path in folder.parents[1].glob("*/normalize/slab_*.h5") if path.parent != folder)
+    return scratch_mb * 2**20 - sum(path.stat().st_size for path in others)
 
 
 def normalize(
@@ -44,10 +56,10 @@ def normalize(
     Parameters
     ----------
     manifest : path
-        `…/normalize/<part>.json`; slab files go beside it, array `grey`, uint16.
+        `…/normalize/<part>.json`; slab files go beside it, array `grey`, uint16 or, where the plan says 8 bits, uint8.
     scan_json, plan_json : path
     settings : dict
-        Section `normalize`: materialize; and the key `mem_budget_mb`.
+        materialize and scratch_mb, of the section `normalize`, and `mem_budget_mb`.
     part : str
         `k-of-n`.
     identity : str
@@ -59,12 +71,27 @@ def normalize(
     -------
     dict
         The manifest. Without a cache it lists no slabs and says `released`; `volumes.open_normalized` then reads
-        the source.
+        the source. There is none either where it would not fit `scratch_mb`.
+
+    Raises
+    ------
+    InputError
+        If the cache does not fit the disk, or a corrected scan's does not fit `scratch_mb`.
     """
     scan = read_json(scan_json)
-    source = open_scan_source(scan_json)
+    source = corrected(open_scan_source(scan_json), scan)
     entry = plan_entry(read_json(plan_json), scan)
-    if not worth_materializing(source, settings):
+    dtypes = {"grey": GREY_TYPES[entry["bits"]]}
+    needed = stored_bytes(dtypes, math.prod(source.shape))
+    left = scratch_left(settings["scratch_mb"], Path(manifest).parent)
+    if needed > left and scan.get("correction"):
+        raise InputError(
+            "normalize.scratch_mb",
+            f"{left / 2**20:.0f} MiB left by other scans' caches, and a corrected scan that needs {needed / 2**20:.0f}",
+            "room for the cache of a corrected scan",
+            "start the same command again once the others are released, or raise scratch_mb",
+        )
+    if needed > left or not worth_materializing(source, settings, bool(scan.get("correction"))):
         index, count = parse_part(part)
         for z0, _ in slab_borders(source.shape[0], scan["slab_depth"])[index::count]:
             (Path(manifest).parent / f"slab_{z0:06d}.h5").unlink(missing_ok=True)
@@ -73,7 +100,7 @@ def normalize(
             "identity": identity,
             "shape": list(source.shape),
             "part": part,
-            "arrays": {name: np.dtype(dtype).name for name, dtype in DTYPES.items()},
+            "arrays": {name: np.dtype(dtype).name for name, dtype in dtypes.items()},
             "slabs": [],
             "released": True,
         }
@@ -84,7 +111,7 @@ def normalize(
     def fill(z0: int, z1: int, writer: SlabWriter) -> None:
         blocks = [(max(a, z0), min(b, z1)) for a, b in reads if a < z1 and b > z0]
         for start in range(0, len(blocks), threads):
-            batch = [dask.delayed(_levels)(source, entry, a, b) for a, b in blocks[start : start + threads]]
+            batch = [dask.delayed(levels)(source, entry, a, b) for a, b in blocks[start : start + threads]]
             for (a, _), grey in zip(
                 blocks[start:], dask.compute(*batch, scheduler="threads", num_workers=threads), strict=False
             ):
@@ -96,16 +123,16 @@ def normalize(
         identity=identity,
         shape=source.shape,
         depth=scan["slab_depth"],
-        dtypes=DTYPES,
+        dtypes=dtypes,
         fill=fill,
         part=part,
     )
 
 
-def _levels(source: Source, entry: dict[str, Any], z0: int, z1: int) -> np.ndarray:
-    """Grey levels of slices z0 … z1, uint16; tiled so that the float intermediates of a tile stay in the cache."""
+def levels(source: Source, entry: dict[str, Any], z0: int, z1: int) -> np.ndarray:
+    """Grey levels of slices z0 … z1; tiled so that the float intermediates of a tile stay in the cache."""
     raw = source.read(z0, z1)
-    grey = np.empty(raw.shape, np.uint16)
+    grey = np.empty(raw.shape, GREY_TYPES[entry["bits"]])
     rows = max(1, 2**17 // raw.shape[2])
     for z in range(len(raw)):
         for y in range(0, raw.shape[1], rows):

@@ -44,6 +44,7 @@ TITLES = {
     "views": "Three views of the product",
     "trust": "Where not to trust it",
     "histogram": "Grey values and clusters",
+    "shading": "Shading and defects of the scan",
     "elbow": "How many clusters",
     "curves": "Training",
     "matching": "What the clusters stand for",
@@ -69,7 +70,7 @@ def write_page(
     images : dict
         Name (of `TITLES`) -> PNG file, in the order of the page.
     facts : dict
-        Slices shown: `overlays`, `trust` (a slice), `disputes` (a list).
+        Slices shown: `overlays`, `trust` (a slice), `disputes` (a list); and `shading.measured` as `shading`.
     path : path
         The HTML file.
     """
@@ -87,6 +88,7 @@ def write_page(
         f"<ul class='verdicts'>\n{items}\n</ul>",
         f"<h2>{TITLES['stages']}</h2>{_stage_table(result)}",
         f"<h2>Classes of the product</h2>{_class_table(result)}",
+        f"<h2>Grey values of the scan</h2>{_shading_table(facts['shading'])}",
     ]
     texts = captions(result, plan, facts)
     for key, image in images.items():
@@ -208,6 +210,31 @@ def _class_table(result: dict[str, Any]) -> str:
     return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
 
 
+def _shading_table(measured: dict[str, Any]) -> str:
+    """What was measured of shading and defects, in a row."""
+    found, most = measured["defects"], measured["defects"]["clipped_slice"]
+    cells = {
+        "drift along z": percent(measured["drift"]["amplitude"]),
+        "cupping": percent(measured["cupping"]["amplitude"]),
+        "rings": percent(measured["rings"]["amplitude"]),
+        "no number": f"{found['not_finite']:,} voxels",
+        "slices of one value": _spans(found["constant_slices"]),
+        "empty slices": _spans(found["empty_slices"]),
+        "most clipped below": f"{percent(most['low'])} of slice {most['z_low']}",
+        "most clipped above": f"{percent(most['high'])} of slice {most['z_high']}",
+    }
+    rows = (
+        "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line)
+        for tag, line in (("th", cells), ("td", cells.values()))
+    )
+    return f"<div class='scroll'><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div>"
+
+
+def _spans(spans: list[list[int]]) -> str:
+    listed = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in spans[:5])
+    return (listed + (" …" if len(spans) > 5 else "")) or "none"
+
+
 def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]) -> dict[str, str]:
     """What each figure shows, in plain words and numbers."""
     truth = result["has_truth"]
@@ -232,6 +259,9 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
         f"{percent(clipped.get('low'))} below and {percent(clipped.get('high'))} above were clipped. Dashed lines "
         "are the cuts between clusters, where grey levels decide. The vertical axis is logarithmic above its first "
         "part.",
+        "shading": "Of the values inside the field of view: how their level wanders along z and from the middle to the "
+        "rim, rings about the middle (the median over all angles, less its running median), and what each slice has "
+        "beyond the grey range or without a number. What the sample itself does along z or the radius is in it.",
         "elbow": "For K clusters of the group's grey levels, the least variance that can remain within them, and the "
         "distance of the closest two in standard deviations. Above √12 (grey line) a valley parts them, below "
         "it a cut goes through a peak. Dashed is the number taken; rather too large than too small.",

@@ -10,11 +10,9 @@ import numpy as np
 
 from .errors import InputError
 from .provenance import read_json, write_json
+from .shading import measured
 
-BITS = 16
-PROFILE = 64  # points of a stored profile, at most
-RINGS = 32
-SURROUNDED = 0.3  # of the grey range
+BITS = {"uint8": 8, "uint16": 16}
 
 
 def plan(
@@ -22,6 +20,7 @@ def plan(
     histograms: Sequence[str | Path],
     out: str | Path,
     settings: dict[str, Any],
+    dtype: str = "uint16",
 ) -> dict[str, Any]:
     """Choose the grey range of a group and write `plan.json`.
 
@@ -31,9 +30,11 @@ def plan(
         Of the scans of the group, in the same order.
     out : path
         `plan.json`: range [lo, hi], bits, clipped {low, high} (fractions of voxels below lo and above hi), scans
-        {name: {fov, drift, cupping, content}}, warnings.
+        {name: {fov, drift, cupping, rings, defects, content}} (`shading.measured`), warnings.
     settings : dict
-        Section `plan`: percentiles [low, high], range [lo, hi] or None, warn_drift, warn_cupping.
+        Section `plan`: percentiles [low, high], range [lo, hi] or None, warn_drift, warn_cupping, warn_rings.
+    dtype : str
+        `normalize.dtype`: uint16 or uint8.
 
     Returns
     -------
@@ -62,15 +63,14 @@ def plan(
     for scan, one in zip(scans, found, strict=True):
         entry = {
             "fov": scan["fov"],
-            "drift": drift(one["slice_mean"], hi - lo),
-            "cupping": cupping(one["mean_image"], scan["fov"], scan["shape"], hi - lo),
+            **measured(one, scan, (lo, hi)),
             "content": str(one["content"]),
         }
         entries[scan["name"]] = entry
         warnings += _scan_warnings(scan["name"], entry, one, (lo, hi), settings)
     result = {
         "range": [lo, hi],
-        "bits": BITS,
+        "bits": BITS[dtype],
         "clipped": clipped,
         "scans": entries,
         "warnings": warnings,
@@ -101,60 +101,6 @@ def percentiles(values: np.ndarray, counts: np.ndarray, q: Sequence[float]) -> n
     cumulative = np.cumsum(counts)
     wanted = np.asarray(q, dtype=float) / 100 * cumulative[-1]
     return values[np.minimum(np.searchsorted(cumulative, wanted, side="left"), len(values) - 1)]
-
-
-def drift(slice_mean: np.ndarray, width: float) -> dict[str, Any]:
-    """How the mean grey level wanders along z, in fractions of the grey range.
-
-    Returns
-    -------
-    dict
-        amplitude (greatest minus least of the profile), slope (of the fitted line, over the whole height), profile
-        (at most 64 block means, relative to their mean). What the sample does itself (more pores at the top) is in it.
-    """
-    means = np.asarray(slice_mean, dtype=float)
-    blocks = [b[np.isfinite(b)] for b in np.array_split(means, min(PROFILE, len(means)))]
-    profile = np.array([b.mean() for b in blocks if b.size])
-    profile = (profile - profile.mean()) / width
-    slope = float(np.polyfit(np.linspace(0, 1, len(profile)), profile, 1)[0]) if len(profile) > 1 else 0.0
-    return {"amplitude": float(np.ptp(profile)), "slope": slope, "profile": _short(profile)}
-
-
-def cupping(mean_image: np.ndarray, fov: dict[str, Any], shape: Sequence[int], width: float) -> dict[str, Any]:
-    """How the mean over z changes from the centre to the rim, in fractions of the grey range.
-
-    Returns
-    -------
-    dict
-        amplitude (b of the fit a + b r², r = 1 at the rim: positive is darker in the middle) and profile (up to 32
-        ring means from the centre, relative to their mean). Where the mean image spans more than 0.3 of the range, a
-        sample stands in something darker, and only its brighter half is looked at: else the shape would be measured.
-    """
-    rows, columns = mean_image.shape
-    step = (shape[1] / rows, shape[2] / columns)
-    cy = fov.get("cy", (shape[1] - 1) / 2)
-    cx = fov.get("cx", (shape[2] - 1) / 2)
-    radius = fov.get("radius", min(shape[1], shape[2]) / 2)
-    y = (np.arange(rows)[:, None] + 0.5) * step[0] - 0.5 - cy
-    x = (np.arange(columns)[None, :] + 0.5) * step[1] - 0.5 - cx
-    r = np.hypot(y, x) / radius
-    valid = np.isfinite(mean_image) & (r < 1)
-    if valid.any():
-        dark, bright = np.percentile(mean_image[valid], (5, 95))
-        if bright - dark > SURROUNDED * width:
-            valid &= mean_image >= (dark + bright) / 2
-    ring = np.minimum((r[valid] * RINGS).astype(int), RINGS - 1)
-    size = np.bincount(ring, minlength=RINGS)
-    if (size > 0).sum() < 3:
-        return {"amplitude": 0.0, "profile": []}
-    mean = np.bincount(ring, mean_image[valid], minlength=RINGS)[size > 0] / size[size > 0]
-    radii = np.bincount(ring, r[valid], minlength=RINGS)[size > 0] / size[size > 0]
-    slope = np.polyfit(radii**2, mean / width, 1, w=np.sqrt(size[size > 0]))[0]
-    return {"amplitude": float(slope), "profile": _short((mean - mean.mean()) / width)}
-
-
-def _short(profile: np.ndarray) -> list[float]:
-    return [round(float(v), 5) for v in profile]
 
 
 def _check_types(scans: Sequence[dict[str, Any]]) -> None:
@@ -200,13 +146,25 @@ def _scan_warnings(
     if entry["drift"]["amplitude"] > settings["warn_drift"]:
         warnings.append(
             f"{name}: the mean grey level wanders along z by {entry['drift']['amplitude']:.0%} of the grey range; "
-            "one phase may fall into several clusters"
+            "one phase may fall into several clusters; normalize.shading corrects it"
         )
     if abs(entry["cupping"]["amplitude"]) > settings["warn_cupping"]:
         side = "darker" if entry["cupping"]["amplitude"] > 0 else "brighter"
         warnings.append(
             f"{name}: the middle of the slices is {side} than the rim by {abs(entry['cupping']['amplitude']):.0%} of "
-            "the grey range (cupping)"
+            "the grey range (cupping); normalize.shading corrects it"
+        )
+    if entry["rings"]["amplitude"] > settings["warn_rings"]:
+        warnings.append(
+            f"{name}: rings of {entry['rings']['amplitude']:.0%} of the grey range around the middle; "
+            "normalize.rings takes them out"
+        )
+    if entry["defects"]["constant_slices"]:
+        spans = entry["defects"]["constant_slices"]
+        listed = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in spans[:5])
+        warnings.append(
+            f"{name}: slices of one value only: {listed}{' and more' if len(spans) > 5 else ''}; their voxels are "
+            "counted as a phase, so better crop them off"
         )
     values, counts = pool([one])
     above = counts[values > hi].sum() / counts.sum()

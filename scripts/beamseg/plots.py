@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from . import figures
 from .figures import INK
 from .metrics import STAGES, stage_names
+from .shading import beyond
 
 
 def stages(result: dict[str, Any]) -> Figure:
@@ -112,6 +113,43 @@ def histogram(
         bbox_to_anchor=(1.0, 0.5),
         ncols=1 if len(names) < 9 else 2,
     )
+    return figure
+
+
+def shading(found: dict[str, Any], measured: dict[str, Any], limits: tuple[float, float]) -> Figure:
+    """Drift along z, cupping, rings, and per slice what is clipped or no number.
+
+    Parameters
+    ----------
+    found, measured : dict
+        Content of `histogram.npz` and what `shading.measured` made of it.
+    limits : (lo, hi)
+        Grey range; levels are drawn in per cent of it.
+    """
+    width = limits[1] - limits[0]
+    values = found["slice_quantiles"].astype(float)
+    z = np.arange(len(values))
+    figure = Figure(figsize=(10, 5.2))
+    (along_z, from_middle), (ring, defects) = figure.subplots(2, 2)
+    levels = {"mean": found["slice_mean"], "median": values[:, values.shape[1] // 2]}
+    levels = {name: 100 * (level - limits[0]) / width for name, level in levels.items()}
+    figures.lines(along_z, z, levels, [INK, "#0072B2"], title="grey level of a slice, % of the range", xlabel="slice")
+    along_z.legend(fontsize=7.5)
+    cup = 100 * np.array(measured["cupping"]["profile"])
+    place = np.linspace(0, 1, len(cup))
+    title = "mean over z from the middle (0) to the rim (1), % of the range"
+    figures.lines(from_middle, place, {"cupping": cup}, [INK], title=title)
+    profile = 100 * found["ring_profile"] / width
+    title = "level of rings, % of the range"
+    figures.lines(ring, np.arange(len(profile)), {"rings": profile}, [INK], title=title, xlabel="radius, pixels")
+    voxels = np.maximum(found["slice_voxels"] + found["slice_nan"], 1)
+    low, high = beyond(values, limits)
+    shares = {"below the range": low, "above the range": high, "no number": found["slice_nan"] / voxels}
+    shares = {name: 100 * share for name, share in shares.items()}
+    title = "voxels of a slice, %"
+    figures.lines(defects, z, shares, ["#0072B2", "#E69F00", "#D55E00"], title=title, xlabel="slice")
+    defects.set_ylim(bottom=0)
+    defects.legend(fontsize=7.5)
     return figure
 
 

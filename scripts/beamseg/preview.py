@@ -16,13 +16,15 @@ import yaml
 from . import figures, plots
 from .clusters import CURVE, elbow, label_levels
 from .config import PHANTOM, load_runs
+from .corrections import corrected, estimate, fov_of
 from .errors import InputError
 from .features import FeatureVolume, cluster_features, sample_features
+from .fov import fov_mask
 from .ingest import field_of_view
 from .provenance import atomic_path, write_json
 from .readers import open_source
-from .runs import scan_path
-from .volumes import MAX_GREY, ArrayVolume, TableVolume, Volume, fov_mask, normalize_block
+from .runs import corrections, scan_path
+from .volumes import MAX_GREY, ArrayVolume, TableVolume, Volume, normalize_block
 
 CROP = (64, 512, 512)
 LOOKS = 16
@@ -122,6 +124,10 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
         remedy = "run the workflow once, which makes it" if run.get("path") == PHANTOM else "check the path"
         raise InputError(path or "path", "no such file", "a scan", remedy)
     source = open_source(path, run.get("dataset"))
+    scan: dict[str, Any] = {"fov": field_of_view(source, run.get("ingest.fov"))}
+    if chosen := corrections(run):
+        scan["correction"] = estimate(source, scan["fov"], chosen)
+        source = corrected(source, scan)
     block, corner = cut_crop(source, binning)
     folder = workdir / "results" / "preview" / sample
     (folder / "config").mkdir(parents=True, exist_ok=True)
@@ -132,11 +138,11 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
         if voxel:
             data.attrs["voxel_size_um"] = voxel
     write_json(folder / "crop.json", {"corner_zyx": list(corner), "shape": list(block.shape), "binning": binning})
-    fov = crop_fov(field_of_view(source, run.get("ingest.fov")), corner, binning)
+    fov = crop_fov(fov_of(scan), corner, binning)
     inside = fov_mask(fov, 0, block.shape[1], 0, block.shape[2])
     seen = block if inside is None else block[:, inside]
     low, high = np.nanpercentile(seen, run.get("plan.percentiles"))
-    grey = normalize_block(block, {"range": [low, high], "fov": fov})
+    grey = normalize_block(block, {"range": [low, high], "bits": 16, "fov": fov})
     counts = np.bincount(grey.ravel(), minlength=MAX_GREY + 1)
     z = len(grey) // 2
     labels = {k: v.read(z, z + 1)[0] for k, v in clustered(grey, counts, run.get("pseudo_label"), run.get("seed"))}
@@ -150,6 +156,8 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     settings = {key: value for key, value in run.settings.items() if key not in OF_THE_ROW}
     settings["train"] = {**settings["train"], "steps": steps}
     settings["self_correct"] = {**settings["self_correct"], "steps": steps}
+    # The crop is cut from the corrected scan; cupping, say, would be another one about the crop's own middle.
+    settings["normalize"] = {**settings["normalize"], "shading": "none", "rings": "none", "denoise": "none"}
     settings["labels"] = {**settings["labels"], "path": ""}
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
     (folder / "config" / "samples.tsv").write_text(f"sample\tpath\n{sample}\t../crop.h5\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -17,7 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from .errors import InputError
+
 DAY_S = 86400
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def canonical_json(value: Any) -> str:
@@ -67,12 +71,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never half of one, whenever the writer is killed. What killed writers
     left in the folder is removed by the next one.
+
+    Raises
+    ------
+    InputError
+        If the disk is full, over its quota or read-only.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path.parent.resolve())
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent.resolve())
         yield temporary
         descriptor = os.open(temporary, os.O_RDONLY)
         try:
@@ -85,8 +94,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(directory)
         finally:
             os.close(directory)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise no_room(path, os.strerror(error.errno)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def no_room(path: str | Path, found: str) -> InputError:
+    """The error of a disk that is full, over its quota or cannot be written to."""
+    remedy = "free space, or raise the quota; then start the same command again: what is finished is kept"
+    return InputError(path, found, "a disk that takes the file", remedy)
 
 
 @cache

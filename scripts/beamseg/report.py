@@ -17,6 +17,7 @@ from .metrics import STAGES
 from .page import write_page
 from .palette import COLOURS
 from .provenance import read_json
+from .shading import measured
 from .slabs import UNLABELLED
 from .volumes import Volume
 
@@ -27,6 +28,7 @@ FIGURES = (
     "views",
     "trust",
     "histogram",
+    "shading",
     "elbow",
     "curves",
     "matching",
@@ -91,7 +93,8 @@ def report(
     group["warnings"] = [*group["warnings"], *clusters["warnings"]]
     view = View(result, about, stages, grey, read_truth(truth_slices), settings)
     with np.load(histogram) as data:
-        edges, counts = data["edges"], data["counts"]
+        found = dict(data)
+    view.facts["shading"] = measured(found, about, group["range"])
     colours = [row["colour"] for row in result["classes"]]
     cluster_colours = {c: row["colour"] for row in result["classes"] for c in row["clusters"]}
     draw: dict[str, Callable[[], Figure]] = {
@@ -101,8 +104,9 @@ def report(
         "views": lambda: view.views(mem_budget_mb),
         "trust": lambda: view.trust(confidence),
         "histogram": lambda: plots.histogram(
-            edges, counts, tuple(group["range"]), result["classes"], clusters["clusters"]
+            found["edges"], found["counts"], tuple(group["range"]), result["classes"], clusters["clusters"]
         ),
+        "shading": lambda: plots.shading(found, view.facts["shading"], tuple(group["range"])),
         "elbow": lambda: plots.elbow(clusters["elbow"], clusters["n_clusters"]),
         "curves": lambda: plots.curves(
             {STAGES[stage]: curve_panels(pd.read_csv(path)) for stage, path in curves.items()},

@@ -31,12 +31,18 @@ class Stage:
 
 
 LAYOUT = ("parts", "slab_depth")
+CORRECTIONS = tuple(
+    f"normalize.{key}"
+    for key in ("shading", "shading_by", "background_sigma", "rings", "ring_width", "denoise", "denoise_strength")
+)
 STAGES: dict[str, Stage] = {
     "simulate": Stage("scan", ("phantom",)),
-    "ingest": Stage("scan", ("path", "dataset", "voxel_size_um", "z_continuous", "ingest", "slab_depth"), ()),
+    "ingest": Stage(
+        "scan", ("path", "dataset", "voxel_size_um", "z_continuous", "ingest", "slab_depth", *CORRECTIONS), ()
+    ),
     "histogram": Stage("scan", (), ("ingest",)),
-    "plan": Stage("group", ("plan",), ("histogram@reference",)),
-    "normalize": Stage("scan", ("normalize", *LAYOUT), ("plan", "ingest")),
+    "plan": Stage("group", ("plan", "normalize.dtype"), ("histogram@reference",)),
+    "normalize": Stage("scan", ("normalize.materialize", "normalize.scratch_mb", *LAYOUT), ("plan", "ingest")),
     "pseudo_label": Stage("group", ("pseudo_label", "seed"), ("plan",)),
     "assign": Stage("scan", ("pseudo_label", "seed", *LAYOUT), ("pseudo_label", "plan", "ingest")),
     "train": Stage("group", ("model", "train", "label_source", "labels", "seed"), ("pseudo_label", "ingest@reference")),
@@ -143,6 +149,14 @@ class Runs:
         """What a rule's `params` holds: exactly the sections and keys that the stage reads."""
         run = self.runs[name]
         return {key: run.get(key) for key in STAGES[stage].settings}
+
+
+def corrections(run: Run) -> dict[str, Any] | None:
+    """What corrects a scan before it is measured: keys of the section `normalize`; None if nothing does."""
+    settings = {key.partition(".")[2]: run.get(key) for key in CORRECTIONS}
+    if all(settings[key] == "none" for key in ("shading", "rings", "denoise")):
+        return None
+    return settings | {"z_continuous": run.get("z_continuous")}
 
 
 def is_assigned(run: Run) -> bool:

@@ -7,9 +7,13 @@ manifest of its own; the manifests of all parts together make the volume.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
+import math
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +27,14 @@ import hdf5plugin
 from tqdm import tqdm
 
 from .errors import InputError
-from .provenance import atomic_path, read_json, write_json
+from .provenance import atomic_path, no_room, read_json, write_json
 
 ALIGN = 8
 CHUNK = (8, 256, 256)
 MAX_SLAB_BYTES = 4 * 2**30
 UNLABELLED = 255
+STORED = {"grey": 0.75, "labels": 0.1, "confidence": 0.55}
+"""Bytes on disk per byte of an array, at most, as measured on noisy scans."""
 
 
 def slab_borders(n_slices: int, depth: int) -> list[tuple[int, int]]:
@@ -63,7 +69,7 @@ def slab_arrays(dtypes: dict[str, Any], shape: tuple[int, int, int]) -> dict[str
     chunks = tuple(min(c, s) for c, s in zip(CHUNK, shape, strict=True))
     options: dict[str, dict[str, Any]] = {}
     for name, dtype in dtypes.items():
-        if np.dtype(dtype).itemsize > 1:
+        if name == "grey":
             filters = dict(hdf5plugin.Blosc(cname="lz4", clevel=5, shuffle=hdf5plugin.Blosc.BITSHUFFLE))
         else:
             filters = {"compression": "gzip", "compression_opts": 1}
@@ -71,11 +77,54 @@ def slab_arrays(dtypes: dict[str, Any], shape: tuple[int, int, int]) -> dict[str
     return options
 
 
-class SlabWriter:
-    """One open slab file: `put(name, z, block)` writes slices z … of the volume's z axis, in increasing order."""
+def stored_bytes(dtypes: dict[str, Any], voxels: int) -> int:
+    """Forecast of what slabs of so many voxels take on disk."""
+    return math.ceil(voxels * sum(STORED[name] * np.dtype(dtype).itemsize for name, dtype in dtypes.items()))
 
-    def __init__(self, file: h5py.File, z0: int) -> None:
-        self._file, self._z0 = file, z0
+
+class RecordedFile(io.FileIO):
+    """A file for h5py whose writes never fail: the first error is kept, and `check` raises it.
+
+    HDF5 drops chunks that it cannot write and crashes when a file is closed after that; so it is not told.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, or remember why not."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        while self.error is None and len(left):
+            try:
+                left = left[super().write(left) :]
+            except OSError as error:
+                self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the file's size, or remember why not."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return self.tell() if size is None else size
+
+    def check(self, path: Path) -> None:
+        """Raise InputError if a write has failed."""
+        if self.error is not None:
+            raise no_room(path, os.strerror(self.error.errno or errno.EIO))
+
+
+class SlabWriter:
+    """One open slab file: `put(name, z, block)` writes slices z … of the volume's z axis, in increasing order.
+
+    `check` is called after each write, to raise what has gone wrong.
+    """
+
+    def __init__(self, file: h5py.File, z0: int, check: Callable[[], None] = lambda: None) -> None:
+        self._file, self._z0, self._check = file, z0, check
         self._hashes = {name: hashlib.sha256() for name in file}
         self._next = dict.fromkeys(file, z0)
         self.notes: dict[str, Any] = {}
@@ -86,6 +135,7 @@ class SlabWriter:
             raise ValueError(f"slab array {name!r}: slice {z} came, slice {self._next[name]} was due")
         block = np.ascontiguousarray(block, dtype=self._file[name].dtype)
         self._file[name][z - self._z0 : z - self._z0 + len(block)] = block
+        self._check()
         self._hashes[name].update(block.view(np.uint8).data)
         self._next[name] += len(block)
 
@@ -136,19 +186,25 @@ def run_slabs(
     -------
     dict
         The manifest: stage, identity, shape, part, arrays, slabs [{z0, z1, file, digests, notes}].
+
+    Raises
+    ------
+    InputError
+        If the disk cannot take the slabs, by a forecast before the first or when a write fails.
     """
     manifest = Path(manifest)
     index, count = parse_part(part)
     borders = slab_borders(shape[0], depth)[index::count]
     entries = []
+    paths = {z0: manifest.parent / f"slab_{z0:06d}.h5" for z0, _ in borders}
+    finished = {z0: _finished(paths[z0], identity, z1) for z0, z1 in borders}
+    missing = sum(z1 - z0 for z0, z1 in borders if finished[z0] is None) * shape[1] * shape[2]
+    check_room(manifest.parent, stored_bytes(dtypes, missing))
     voxels = sum(z1 - z0 for z0, z1 in borders) * shape[1] * shape[2]
     with tqdm(total=voxels, unit="voxel", unit_scale=True, desc=stage, mininterval=5) as progress:
         for z0, z1 in borders:
-            path = manifest.parent / f"slab_{z0:06d}.h5"
-            entry = _finished(path, identity, z1)
-            if entry is None:
-                entry = _write_slab(path, identity, (z0, z1), shape, dtypes, fill)
-            entries.append({"z0": z0, "z1": z1, "file": path.name, **entry})
+            entry = finished[z0] or _write_slab(paths[z0], identity, (z0, z1), shape, dtypes, fill)
+            entries.append({"z0": z0, "z1": z1, "file": paths[z0].name, **entry})
             progress.update((z1 - z0) * shape[1] * shape[2])
     result = {
         "stage": stage,
@@ -161,6 +217,20 @@ def run_slabs(
     }
     write_json(manifest, result)
     return result
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raise InputError unless `folder` can be written to and its disk has `needed` bytes left."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError as error:
+        raise no_room(folder, os.strerror(error.errno or errno.EIO)) from error
+    if needed and not writable:
+        raise no_room(folder, "a folder that cannot be written to")
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise no_room(folder, f"{free / 1e9:.3g} GB free, and about {needed / 1e9:.3g} GB to write")
 
 
 def _finished(path: Path, identity: str, z1: int) -> dict[str, Any] | None:
@@ -185,14 +255,16 @@ def _write_slab(
     fill: Callable[[int, int, SlabWriter], None],
 ) -> dict[str, Any]:
     z0, z1 = border
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        for name, options in slab_arrays(dtypes, (z1 - z0, *shape[1:])).items():
-            file.create_dataset(name, **options)
-        writer = SlabWriter(file, z0)
-        fill(z0, z1, writer)
-        entry = {"digests": writer.finish(z1), "notes": writer.notes}
-        file.attrs["identity"], file.attrs["z1"] = identity, z1
-        file.attrs["entry"] = json.dumps(entry, sort_keys=True)
+    with atomic_path(path) as temporary, RecordedFile(temporary) as raw:
+        with h5py.File(raw, "w") as file:
+            for name, options in slab_arrays(dtypes, (z1 - z0, *shape[1:])).items():
+                file.create_dataset(name, **options)
+            writer = SlabWriter(file, z0, lambda: raw.check(path))
+            fill(z0, z1, writer)
+            entry = {"digests": writer.finish(z1), "notes": writer.notes}
+            file.attrs["identity"], file.attrs["z1"] = identity, z1
+            file.attrs["entry"] = json.dumps(entry, sort_keys=True)
+        raw.check(path)
     return entry
 
 

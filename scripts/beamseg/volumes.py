@@ -9,13 +9,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .corrections import corrected, fov_of
 from .errors import InputError
+from .fov import fov_mask, valid_mask
 from .provenance import read_json
 from .readers import Source, open_source
 from .slabs import SlabVolume
 
 OUTSIDE = 0  # grey level outside the field of view
 MAX_GREY = 65535
+GREY_TYPES: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
+WIDE = np.concatenate([[OUTSIDE], np.rint(np.linspace(1, MAX_GREY, 255))]).astype(np.uint16)
+"""Grey levels 0 … 255 of an 8-bit cache as the 16-bit levels that all stages know."""
 
 
 class Volume(Protocol):
@@ -44,14 +49,14 @@ class ArrayVolume:
 
 
 class TableVolume:
-    """Each grey level looked up in a table: pseudo-labels, which are never stored.
+    """Each grey level looked up in a table: pseudo-labels, which are never stored, or 8-bit levels as 16-bit ones.
 
     Parameters
     ----------
     volume : Volume
-        Of uint16 grey levels.
-    table : ndarray, uint8, (65536,)
-        Grey level -> label; 255 is unlabelled.
+        Of uint16 grey levels (uint8).
+    table : ndarray, (65536,) or (256,)
+        Grey level -> label, uint8, 255 is unlabelled; or grey level -> grey level.
     """
 
     def __init__(self, volume: Volume, table: np.ndarray) -> None:
@@ -59,7 +64,7 @@ class TableVolume:
         self.shape = volume.shape
 
     def read(self, z0: int, z1: int, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
-        """Labels of the window, uint8."""
+        """What the table holds for the window."""
         return np.take(self.table, self.volume.read(z0, z1, y, x), mode="clip")  # every level is in it: no check
 
 
@@ -69,6 +74,7 @@ class NormalizedVolume:
     Parameters
     ----------
     source : Source
+        As `corrections.corrected` gives it.
     entry : dict
         `plan_entry` of the scan.
     """
@@ -81,7 +87,8 @@ class NormalizedVolume:
     def read(self, z0: int, z1: int, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
         """Grey levels of the window, uint16; 0 is outside."""
         raw = self.source.read(z0, z1, y, x)
-        return normalize_block(raw, self.entry, y.indices(self.shape[1])[0], x.indices(self.shape[2])[0])
+        grey = normalize_block(raw, self.entry, y.indices(self.shape[1])[0], x.indices(self.shape[2])[0])
+        return grey if grey.dtype == np.uint16 else WIDE[grey]
 
 
 def in_memory(volume: Volume, budget_mb: float, itemsize: int = 2) -> Volume:
@@ -91,62 +98,37 @@ def in_memory(volume: Volume, budget_mb: float, itemsize: int = 2) -> Volume:
     return ArrayVolume(volume.read(0, volume.shape[0]))
 
 
-def fov_mask(fov: dict[str, Any], y0: int, y1: int, x0: int, x1: int) -> np.ndarray | None:
-    """Which pixels of the window [y0, y1) × [x0, x1) lie inside the field of view, bool (y, x); None means all.
-
-    `fov` is that of `scan.json`: a circle counts the pixels whose centres lie within `radius` of (`cy`, `cx`). The
-    value of a `constant` field of view is not looked at here, since it needs the voxels.
-    """
-    if "radius" not in fov:
-        return None
-    y = np.arange(y0, y1, dtype=np.float64)[:, None] - fov["cy"]
-    x = np.arange(x0, x1, dtype=np.float64)[None, :] - fov["cx"]
-    inside = y * y + x * x <= float(fov["radius"]) ** 2
-    return None if inside.all() else inside
-
-
-def valid_mask(raw: np.ndarray, fov: dict[str, Any]) -> np.ndarray | None:
-    """Which voxels are numbers and not the value that marks the outside, bool, as `raw`; None means all."""
-    valid = None
-    if raw.dtype.kind == "f":
-        finite = np.isfinite(raw)
-        valid = None if finite.all() else finite
-    if fov["kind"] == "constant" and fov.get("value") is not None:
-        other = raw != raw.dtype.type(fov["value"])
-        valid = other if valid is None else valid & other
-    return valid
-
-
 def plan_entry(plan: dict[str, Any], scan: dict[str, Any]) -> dict[str, Any]:
-    """What normalizes one scan: {range: [lo, hi], fov}, from the plan of its group and its own `scan.json`.
+    """What normalizes one scan: {range: [lo, hi], bits, fov}, from the plan of its group and its own `scan.json`.
 
     The field of view is the scan's, since a plan holds the reference scans of its group alone.
     """
-    return {"range": plan["range"], "fov": scan["fov"]}
+    return {"range": plan["range"], "bits": plan.get("bits", 16), "fov": fov_of(scan)}
 
 
-def grey_level(raw: np.ndarray, lo: float, hi: float) -> np.ndarray:
-    """Grey levels of raw values, uint16: lo … hi is 1 … 65535, clipped, rounded to the nearest.
+def grey_level(raw: np.ndarray, lo: float, hi: float, bits: int = 16) -> np.ndarray:
+    """Grey levels of raw values, uint16 (uint8 for 8 bits): lo … hi is 1 … 65535 (255), clipped, rounded.
 
     float32 and float16 are computed in float32, everything else in float64, element by element, so that any tiling
     gives the same levels. Infinite values clip; NaN gives 0.
     """
     work = np.float32 if raw.dtype.kind == "f" and raw.dtype.itemsize <= 4 else np.float64
+    highest = (1 << bits) - 1
     level = np.subtract(raw, work(lo), dtype=work)
-    level *= work((MAX_GREY - 1) / (hi - lo))
+    level *= work((highest - 1) / (hi - lo))
     level += work(1)
-    np.clip(level, 1, MAX_GREY, out=level)
+    np.clip(level, 1, highest, out=level)
     np.rint(level, out=level)
     if raw.dtype.kind == "f":
         np.copyto(level, 0, where=np.isnan(level))
-    return level.astype(np.uint16)
+    return level.astype(GREY_TYPES[bits])
 
 
 @lru_cache(maxsize=8)
-def _grey_table(dtype: np.dtype, lo: float, hi: float) -> np.ndarray:
+def _grey_table(dtype: np.dtype, lo: float, hi: float, bits: int) -> np.ndarray:
     """Grey level of every value of an 8- or 16-bit integer type, by its bits read as unsigned."""
     info = np.iinfo(dtype)
-    return np.roll(grey_level(np.arange(info.min, info.max + 1), lo, hi), info.min)
+    return np.roll(grey_level(np.arange(info.min, info.max + 1), lo, hi, bits), info.min)
 
 
 def normalize_block(raw: np.ndarray, entry: dict[str, Any], y0: int = 0, x0: int = 0) -> np.ndarray:
@@ -155,23 +137,23 @@ def normalize_block(raw: np.ndarray, entry: dict[str, Any], y0: int = 0, x0: int
     Parameters
     ----------
     raw : ndarray, (z, y, x)
-        Voxels as stored.
+        Voxels as stored, or as corrected.
     entry : dict
-        `plan_entry` of the scan: `range` [lo, hi] and `fov`.
+        `plan_entry` of the scan: `range` [lo, hi], `bits` and `fov`.
     y0, x0 : int
         Where the window lies in the slice, for the field of view.
 
     Returns
     -------
-    ndarray, uint16, (z, y, x)
-        Grey levels 1 … 65535; 0 outside the field of view and where the scan holds no number (NaN, infinity).
+    ndarray, uint16 or, for 8 bits, uint8, (z, y, x)
+        Grey levels 1 … 65535 (255); 0 outside the field of view and where the scan holds no number (NaN, infinity).
     """
     lo, hi = (float(v) for v in entry["range"])
-    fov = entry["fov"]
+    fov, bits = entry["fov"], entry.get("bits", 16)
     if raw.dtype.kind in "iu" and raw.dtype.itemsize <= 2:
-        grey = _grey_table(raw.dtype, lo, hi)[raw.view(f"u{raw.dtype.itemsize}")]
+        grey = _grey_table(raw.dtype, lo, hi, bits)[raw.view(f"u{raw.dtype.itemsize}")]
     else:
-        grey = grey_level(raw, lo, hi)
+        grey = grey_level(raw, lo, hi, bits)
     valid = valid_mask(raw, fov)
     if valid is not None:
         grey[~valid] = OUTSIDE
@@ -217,9 +199,11 @@ def open_normalized(
         Of all parts of `normalize`.
     """
     if manifests and cached(manifests):
-        return SlabVolume(manifests, "grey")
+        stored = SlabVolume(manifests, "grey")
+        return stored if stored.dtype == np.uint16 else TableVolume(stored, WIDE)
     scan = read_json(scan_json)
-    return NormalizedVolume(open_scan_source(scan_json), plan_entry(read_json(plan_json), scan))
+    source = corrected(open_scan_source(scan_json), scan)
+    return NormalizedVolume(source, plan_entry(read_json(plan_json), scan))
 
 
 def cached(manifests: Sequence[str | Path]) -> bool:

@@ -31,7 +31,8 @@ rule bundle:
         settings=lambda wildcards: {
             stage: settings_of(stage)(wildcards)
             for stage in ("plan", "pseudo_label", "train", "self_correct", "bundle")
-        },
+        }
+        | {"corrections": graph.corrections(run_of(wildcards))},
         code=code("bundle"),
     script:
         "../../scripts/bundle.py"

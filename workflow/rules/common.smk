@@ -1,17 +1,24 @@
 """Functions of the rules: which run, which settings, which files. No rule stands here."""
 
+import math
+import os
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# Scripts find the library beside them; the Snakefile needs to be told where that is.
-sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
+# The library beside the scripts serves the Snakefile and, by the environment, its jobs: Snakemake appends the scripts'
+# folder to their path, where an installation of another checkout would come first.
+LIBRARY = str(Path(workflow.basedir, "scripts").resolve())
+sys.path.insert(0, LIBRARY)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [LIBRARY, os.environ.get("PYTHONPATH")]))
 
 from beamseg import runs as graph
 from beamseg.code import code_digest
 from beamseg.config import load_runs
 from beamseg.errors import InputError
+from beamseg.provenance import read_json
+from beamseg.slabs import stored_bytes
 from beamseg.summary import conclude_runs, recorded_code
 
 try:
@@ -242,6 +249,16 @@ def readers_of_cache(wildcards):
 def mem_mb(wildcards, attempt):
     """Memory of a job: the budget for a volume, twice over for what is computed from it, plus the libraries."""
     return (2 * run_of(wildcards).get("mem_budget_mb") + 2000) * attempt
+
+
+def cache_mb(wildcards, input):
+    """Forecast of the cache that a part of `normalize` writes; 0 where none is wanted."""
+    run = run_of(wildcards)
+    if run.get("normalize.materialize") == "never":
+        return 0
+    voxels = math.prod(read_json(input.scan)["shape"]) // run.get("parts")
+    dtypes = {"grey": run.get("normalize.dtype")}
+    return math.ceil(stored_bytes(dtypes, voxels) / 2**20)
 
 
 def gpus(wildcards):

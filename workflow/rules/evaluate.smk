@@ -24,6 +24,7 @@ rule evaluate:
         "logs/{sample}/evaluate.log",
     benchmark:
         "benchmarks/results/{sample}/evaluate.tsv"
+    priority: 40
     conda:
         "../../envs/beamseg.yaml"
     resources:

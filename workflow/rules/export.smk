@@ -20,6 +20,7 @@ rule export:
         "logs/{sample}/export.log",
     benchmark:
         "benchmarks/results/{sample}/export.tsv"
+    priority: 50
     conda:
         "../../envs/beamseg.yaml"
     resources:

@@ -28,6 +28,7 @@ checkpoint ingest:
             **setting("ingest")(wildcards),
             "slab_depth": setting("slab_depth")(wildcards),
         },
+        correct=lambda wildcards: graph.corrections(run_of(wildcards)),
         voxel_size_um=setting("voxel_size_um"),
         code=code("ingest"),
     script:

@@ -17,9 +17,11 @@ rule normalize:
     threads: 4
     resources:
         mem_mb=mem_mb,
+        disk_mb=cache_mb,
         runtime=240,
     params:
-        settings=setting("normalize"),
+        materialize=setting("normalize.materialize"),
+        scratch_mb=setting("normalize.scratch_mb"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("normalize"),
     script:

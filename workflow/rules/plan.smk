@@ -19,6 +19,7 @@ rule plan:
         runtime=20,
     params:
         settings=setting("plan"),
+        dtype=setting("normalize.dtype"),
         code=code("plan"),
     script:
         "../../scripts/plan.py"

@@ -14,6 +14,7 @@ rule refine_mpp:
         "logs/{sample}/refine_mpp/{part}.log",
     benchmark:
         "benchmarks/results/{sample}/refine_mpp/{part}.tsv"
+    priority: 20
     conda:
         "../../envs/beamseg.yaml"
     threads: 2

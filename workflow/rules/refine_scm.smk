@@ -15,6 +15,7 @@ rule refine_scm:
         "logs/{sample}/refine_scm/{part}.log",
     benchmark:
         "benchmarks/results/{sample}/refine_scm/{part}.tsv"
+    priority: 30
     conda:
         "../../envs/beamseg.yaml"
     threads: 8

@@ -13,6 +13,7 @@ rule release:
         "logs/{sample}/release.log",
     benchmark:
         "benchmarks/results/{sample}/release.tsv"
+    priority: 60
     conda:
         "../../envs/beamseg.yaml"
     params:

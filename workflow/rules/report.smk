@@ -60,6 +60,11 @@ rule report:
             caption="../report/histogram.rst",
             category="{sample}",
         ),
+        shading=report(
+            "results/{sample}/figures/shading.png",
+            caption="../report/shading.rst",
+            category="{sample}",
+        ),
         elbow=report(
             "results/{sample}/figures/elbow.png",
             caption="../report/elbow.rst",
@@ -84,6 +89,7 @@ rule report:
         "logs/{sample}/report.log",
     benchmark:
         "benchmarks/results/{sample}/report.tsv"
+    priority: 50
     conda:
         "../../envs/beamseg.yaml"
     resources:

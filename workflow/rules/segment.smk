@@ -14,6 +14,7 @@ rule segment:
         "logs/{sample}/segment/{model}/{part}.log",
     benchmark:
         "benchmarks/results/{sample}/segment/{model}/{part}.tsv"
+    priority: 10
     conda:
         "../../envs/beamseg.yaml"
     threads: 8
