@@ -18,7 +18,7 @@ from .errors import InputError
 from .figures import contact_sheet
 from .ingest import field_of_view
 from .provenance import atomic_path, write_json
-from .readers import open_source
+from .readers import how_to_read, known_size, open_source
 from .runs import scan_path
 from .slabs import UNLABELLED
 from .volumes import MAX_GREY, OUTSIDE, fov_mask, normalize_block
@@ -99,12 +99,14 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     if path is None or not path.exists():
         remedy = "run the workflow once, which makes it" if run.get("path") == PHANTOM else "check the path"
         raise InputError(path or "path", "no such file", "a scan", remedy)
-    source = open_source(path, run.get("dataset"))
+    source = open_source(
+        path, **({} if run.get("path") == PHANTOM else how_to_read(run.get("dataset"), run.get("ingest")))
+    )
     block, corner = cut_crop(source, binning)
     folder = workdir / "results" / "preview" / sample
     (folder / "config").mkdir(parents=True, exist_ok=True)
-    voxel = run.get("voxel_size_um") or source.voxel_size_um
-    voxel = None if voxel is None else [float(v) * binning for v in np.broadcast_to(voxel, 3)]
+    size, _ = known_size(source, run.get("voxel_size_um"))
+    voxel = None if size is None else [v * binning for v in size]
     with atomic_path(folder / "crop.h5") as temporary, h5py.File(temporary, "w", track_order=False) as file:
         data = file.create_dataset("data", data=block, chunks=(1, *block.shape[1:]))
         if voxel:
@@ -132,6 +134,7 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     settings["train"] = {**settings["train"], "steps": steps}
     settings["self_correct"] = {**settings["self_correct"], "steps": steps}
     settings["labels"] = {**settings["labels"], "path": ""}
+    settings["ingest"] = {**settings["ingest"], "axes": None, "flip": None, "level": 0}  # the crop is z, y, x
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
     (folder / "config" / "samples.tsv").write_text(f"sample\tpath\n{sample}\t../crop.h5\n")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(basedir / "Snakefile")]
