@@ -99,9 +99,7 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     if path is None or not path.exists():
         remedy = "run the workflow once, which makes it" if run.get("path") == PHANTOM else "check the path"
         raise InputError(path or "path", "no such file", "a scan", remedy)
-    source = open_source(
-        path, **({} if run.get("path") == PHANTOM else how_to_read(run.get("dataset"), run.get("ingest")))
-    )
+    source = open_source(path, **how_to_read(run.get("dataset"), run.get("ingest")))
     block, corner = cut_crop(source, binning)
     folder = workdir / "results" / "preview" / sample
     (folder / "config").mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ def _nabu(path: Path, file: h5py.File) -> str | None:
 
 
 def _nexus(path: Path, file: h5py.File) -> str | None:
-    """The signal that @default leads to; without it, of the one final result (Savu), of the one NXdata with a volume."""
+    """The signal that @default leads to; without it, of the one final result (Savu), else of the one NXdata volume."""
     group: h5py.Group = file
     for _ in range(8):
         if "default" not in group.attrs:

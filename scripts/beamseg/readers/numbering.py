@@ -90,7 +90,7 @@ def _gaps(folder: Path, files: Sequence[Path], numbers: list[int], allow_gaps: b
         folder,
         found,
         f"every number from {first} to {last}" + (f" in steps of {step}" if step > 1 else ""),
-        "copy the missing files, or set `ingest.allow_gaps: true` to take the slices as if they were next to each other",
+        "copy the missing files, or set `ingest.allow_gaps: true` to take the slices as neighbours",
     )
 
 
