@@ -17,5 +17,6 @@ if __name__ == "__main__":
             snakemake.output.source,
             name=snakemake.wildcards.sample,
             voxel_size_um=params.voxel_size_um,
+            n_slices=params.n_slices,
             histogram=histogram if histogram.exists() else None,
         )

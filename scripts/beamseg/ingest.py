@@ -27,6 +27,7 @@ def ingest(
     *,
     name: str,
     voxel_size_um: float | list[float] | None = None,
+    n_slices: int = 1,
     histogram: str | Path | None = None,
 ) -> dict[str, Any]:
     """Take in a scan: write `scan.json` (what it is) and `source.json` (where it lies now).
@@ -50,6 +51,8 @@ def ingest(
         The sample's name.
     voxel_size_um : float or [z, y, x], optional
         In place of what the file says, micrometres.
+    n_slices : int
+        Slices that the network sees at once; a thinner scan is refused.
     histogram : path, optional
         `histogram.npz` of an earlier run, if there is one.
 
@@ -67,6 +70,7 @@ def ingest(
     how = how_to_read(dataset, settings)
     source = open_source(path, **how)
     size, doubts = known_size(source, voxel_size_um)
+    refuse_thin(path, source.shape, n_slices)
     depth = settings["slab_depth"] or default_depth(source.shape)
     scan: dict[str, Any] = {
         "name": name,
@@ -89,6 +93,17 @@ def ingest(
     write_json(out_source, where)
     write_json(sidecar, {"source": where, "first": first, "content": content})
     return scan
+
+
+def refuse_thin(path: str | Path, shape: tuple[int, int, int], n_slices: int) -> None:
+    """Raise InputError for a scan of fewer slices than the network's stack."""
+    if shape[0] < n_slices:
+        raise InputError(
+            path,
+            f"{shape[0]} slices of {shape[1]}×{shape[2]}",
+            f"at least {n_slices}, the stack of slices that the network sees (`model.n_slices`)",
+            "correct the order of the axes (`ingest.axes`) if z is another axis, or set a smaller odd `model.n_slices`",
+        )
 
 
 def _content(

@@ -54,11 +54,13 @@ def reference_volumes(files: Any) -> list[Volume]:
     return [open_normalized(scan, files.plan, manifests) for scan, manifests in pairs]
 
 
-def user_labels(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> SliceLabels | None:
+def user_labels(
+    settings: dict[str, Any], path: str, shape: tuple[int, int, int], n_classes: int | None = None
+) -> SliceLabels | None:
     """The user's labels of a scan, 255 where there is none; None where the user gave no file."""
     if not path:
         return None
-    return open_user_labels(settings, path, shape)
+    return open_user_labels(settings, path, shape, n_classes=n_classes)
 
 
 def user_truth(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> SliceLabels | None:

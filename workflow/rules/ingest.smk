@@ -29,6 +29,7 @@ checkpoint ingest:
             "slab_depth": setting("slab_depth")(wildcards),
         },
         voxel_size_um=setting("voxel_size_um"),
+        n_slices=setting("model.n_slices"),
         code=code("ingest"),
     script:
         "../../scripts/ingest.py"
