@@ -84,7 +84,7 @@ def _nabu(path: Path, file: h5py.File) -> str | None:
 
 def _nexus(path: Path, file: h5py.File) -> str | None:
     """The signal that @default leads to; without it, of the one final result (Savu), else of the one NXdata volume."""
-    group: h5py.Group = file
+    group, where = file, ""
     for _ in range(8):
         if "default" not in group.attrs:
             break
@@ -97,27 +97,27 @@ def _nexus(path: Path, file: h5py.File) -> str | None:
                 "a NeXus group",
                 "name the data set in the column `dataset` of the sample table",
             )
-        group = step
-    found = _signal_of(group)
+        group, where = step, f"{where}/{name}"
+    found = _signal_of(group, where)
     if found is not None:
         return found
     finals = [
         signal
-        for entry in file.values()
-        if isinstance(entry, h5py.Group)
-        for name in entry
-        if name.startswith("final_result") and isinstance(entry.get(name), h5py.Group)
-        if (signal := _signal_of(entry[name])) and file[signal].ndim == 3
+        for entry in file
+        if isinstance(file.get(entry), h5py.Group)
+        for name in file[entry]
+        if name.startswith("final_result") and isinstance(file.get(f"{entry}/{name}"), h5py.Group)
+        if (signal := _signal_of(file[f"{entry}/{name}"], f"/{entry}/{name}")) and file[signal].ndim == 3
     ]
     if len(finals) == 1:
         return finals[0]
     signals: list[str] = []
 
-    def visit(_: str, item: Any) -> None:
+    def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Group) and _text(item.attrs.get("NX_class", "")) == "NXdata":
-            name = _signal_of(item)
-            if name is not None and file[name].ndim == 3:
-                signals.append(name)
+            signal = _signal_of(item, f"/{name}")
+            if signal is not None and file[signal].ndim == 3:
+                signals.append(signal)
 
     file.visititems(visit)
     return signals[0] if len(signals) == 1 else None
@@ -132,14 +132,15 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _signal_of(group: h5py.Group) -> str | None:
+def _signal_of(group: h5py.Group, where: str) -> str | None:
+    """Name of a group's signal as reached by `where`: a linked group's own name is that in its own file."""
     if "signal" in group.attrs:
         name = _text(group.attrs["signal"])
-        return f"{group.name.rstrip('/')}/{name}" if isinstance(group.get(name), h5py.Dataset) else None
+        return f"{where}/{name}" if isinstance(group.get(name), h5py.Dataset) else None
     for name in group:
         item = group.get(name)
         if isinstance(item, h5py.Dataset) and _text(item.attrs.get("signal", "")) == "1":
-            return f"{group.name.rstrip('/')}/{name}"
+            return f"{where}/{name}"
     return None
 
 

@@ -114,4 +114,4 @@ def _size(header: Any, axes: str) -> tuple[list[float] | None, list[str]]:
     samples = [int(header[f"m{axis}"]) for axis in axes]
     if min(samples) < 1:
         return None, []
-    return sizes_um([round(float(header.cella[a]) / n, 6) for a, n in zip(axes, samples, strict=True)], "Å")
+    return sizes_um([float(header.cella[a]) / n for a, n in zip(axes, samples, strict=True)], "Å")

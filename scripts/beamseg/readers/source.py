@@ -184,7 +184,7 @@ def sizes_um(values: Sequence[float], units: str | Sequence[str]) -> tuple[list[
         return None, [f"the file gives the voxel size {said}: {values[0]:g}; set `voxel_size_um`"]
     if all(value == 1 for value in values):
         return size, [f"the voxel size is exactly 1 {named[0]}, which programs write when they do not know it"]
-    return size, []
+    return [float(f"{value:.7g}") for value in size], []  # single precision, which many formats store
 
 
 def known_size(source: Source, configured: Any = None) -> tuple[list[float] | None, list[str]]:

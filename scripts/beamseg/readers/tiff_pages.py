@@ -122,6 +122,11 @@ def plane(path: Path, page: Any) -> np.ndarray:
 
 def page_channels(path: Path, page: Any) -> int:
     """0 for grey pages, 3 for colour (an alpha channel is dropped); raises InputError for other layouts."""
+    if page.ndim < 2 or 0 in page.shape:
+        size = path.stat().st_size
+        raise InputError(
+            path, f"a page without pixels, shape {page.shape}, in {size} bytes", "a whole TIFF file", AGAIN
+        )
     if page.ndim == 2:
         return 0
     if page.ndim == 3 and page.axes == "YXS" and page.shape[2] in (3, 4):
@@ -146,10 +151,21 @@ def _volume_shape(path: Path, file: tifffile.TiffFile, series: Any) -> tuple[tup
         raise InputError(
             path, f"axes {series.axes} of shape {tuple(series.shape)}", "z, y, x", "save one channel and one time point"
         )
-    said = (file.imagej_metadata or {}).get("images")
-    if said is not None and int(said) != spatial[0]:
+    said = _slices_said(file, channels)
+    if said is not None and said != spatial[0]:
         raise InputError(path, f"{spatial[0]} slices", f"{said}, as its header says", AGAIN)
     return spatial, channels
+
+
+def _slices_said(file: tifffile.TiffFile, channels: int) -> int | None:
+    """Slices that ImageJ's or tifffile's description names: a cut chain of pages may end as if it were whole."""
+    if file.imagej_metadata:
+        said = file.imagej_metadata.get("images")
+        return None if said is None else int(said)
+    if file.is_shaped and file.shaped_metadata and "shape" in file.shaped_metadata[0]:
+        shape = file.shaped_metadata[0]["shape"]
+        return int(np.prod(shape[: -3 if channels else -2], dtype=np.int64))
+    return None
 
 
 def voxel_size(file: tifffile.TiffFile) -> tuple[list[float] | None, list[str]]:
