@@ -32,6 +32,8 @@ def open_tiff(path: Path) -> tifffile.TiffFile:
         file = tifffile.TiffFile(path)
         if not len(file.pages):
             raise ValueError("no pages")
+    except PermissionError:
+        raise
     except (tifffile.TiffFileError, ValueError, OSError, IndexError, KeyError, TypeError) as error:
         raise InputError(
             path, f"a truncated or damaged TIFF of {path.stat().st_size} bytes ({error})", "a whole TIFF file", AGAIN
