@@ -18,5 +18,6 @@ if __name__ == "__main__":
             name=snakemake.wildcards.sample,
             voxel_size_um=params.voxel_size_um,
             correct=params.correct,
+            n_slices=params.n_slices,
             histogram=histogram if histogram.exists() else None,
         )

@@ -2,7 +2,7 @@
 
 from beamseg.inputs import many, reference_pseudo_labels, reference_volumes
 from beamseg.job import job
-from beamseg.labels import open_training_labels
+from beamseg.labels import described, open_training_labels
 from beamseg.provenance import identity, read_json
 from beamseg.train import train
 
@@ -14,17 +14,20 @@ if __name__ == "__main__":
         inputs = {"scans": many(files.scans), "plan": files.plan, "table": files.table, "user": many(files.labels)}
         inputs["assigned"] = many(files.assigned)
         pseudo = reference_pseudo_labels(files, volumes)
+        n_classes = read_json(files.classes)["n_clusters"]
+        labels = [
+            open_training_labels(settings["label_source"], settings["labels"], volume, own, path or None, n_classes)
+            for volume, own, path in zip(volumes, pseudo, params.labels, strict=True)
+        ]
+        print(*(line for given in labels for line in described(given)), sep="\n")
         train(
             volumes,
-            [
-                open_training_labels(settings["label_source"], settings["labels"], volume, own, path or None)
-                for volume, own, path in zip(volumes, pseudo, params.labels, strict=True)
-            ],
+            labels,
             snakemake.output.weights,
             snakemake.output.curves,
             settings=settings["train"],
             model_settings=settings["model"],
-            n_classes=read_json(files.classes)["n_clusters"],
+            n_classes=n_classes,
             seed=settings["seed"],
             device=params.device,
             mem_budget_mb=params.mem_budget_mb,

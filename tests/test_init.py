@@ -12,6 +12,7 @@ import tifffile
 from beamseg.config import read_table
 from beamseg.errors import InputError
 from beamseg.init import candidates, init
+from formats import write_mhd, write_mrc, write_ome_zarr, write_vol
 
 
 @pytest.fixture
@@ -64,6 +65,29 @@ def test_the_shipped_table_of_the_demo_is_begun_anew(scans: Path, tmp_path: Path
         path.write_text("sample\tpath\ndemo\tphantom\n")
     init(scans, table, shipped)
     assert "demo" not in {row["sample"] for row in read_table(table)}
+
+
+def test_scans_of_every_format_are_found_once(tmp_path: Path) -> None:
+    folder = tmp_path / "beamtime"
+    (folder / "tomo_parts").mkdir(parents=True)
+    volume = np.random.default_rng(0).integers(0, 200, (20, 16, 18)).astype(np.uint8)
+    write_mrc(folder / "cell.rec", volume)
+    write_mhd(folder / "bone.mhd", volume)
+    write_vol(folder / "rock.vol", volume)
+    np.save(folder / "array.npy", volume)
+    write_ome_zarr(folder / "deep" / "pyramid.zarr", [volume, volume[::2, ::2, ::2]])
+    layout = h5py.VirtualLayout(volume.shape, volume.dtype)
+    for k in range(2):
+        with h5py.File(folder / "tomo_parts" / f"p{k}.h5", "w") as file:
+            file["exchange/data"] = volume[10 * k : 10 * k + 10]
+        layout[10 * k : 10 * k + 10] = h5py.VirtualSource(f"tomo_parts/p{k}.h5", "exchange/data", (10, 16, 18))
+    with h5py.File(folder / "tomo.h5", "w") as file:
+        file.create_virtual_dataset("exchange/data", layout)
+    added, refused = init(folder, tmp_path / "samples.tsv")
+    assert refused == []
+    names = {row["sample"] for row in read_table(tmp_path / "samples.tsv")}
+    assert names == {"cell", "bone", "rock", "array", "deep_pyramid", "tomo"}
+    assert len(added) == 6
 
 
 def test_no_such_folder(tmp_path: Path) -> None:

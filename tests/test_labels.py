@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
 
 from beamseg.errors import InputError
-from beamseg.labels import open_training_labels, open_truth
+from beamseg.labels import described, open_slices, open_training_labels, open_truth, open_user_labels
 from beamseg.volumes import ArrayVolume, TableVolume
+from formats import write_mrc, write_ome_zarr, write_png_stack, write_stack
 
 SHAPE = (10, 6, 5)
 SETTINGS = {"path": None, "dataset": None, "unlabelled": None, "slices": None}
@@ -101,3 +104,89 @@ def test_outside_the_field_of_view_is_never_trained_on(tmp_path: Path) -> None:
     labels = open_training_labels("slices", SETTINGS, ArrayVolume(grey), path=path).read(0, 10)
     assert (labels[:, :2] == 255).all()
     np.testing.assert_array_equal(labels[:, 2:], CLASSES[:, 2:])
+
+
+def h5(path: Path, volume: np.ndarray) -> Path:
+    with h5py.File(path, "w") as file:
+        file["labels"] = volume
+    return path
+
+
+def test_every_format_of_labels(tmp_path: Path) -> None:
+    files = [
+        h5(tmp_path / "a.h5", CLASSES.astype(np.float32)),
+        write_ome_zarr(tmp_path / "a.zarr", [CLASSES]),
+        write_png_stack(tmp_path / "png", CLASSES),
+        write_mrc(tmp_path / "a.mrc", CLASSES[:, ::-1].astype(np.int16)),
+        write_stack(tmp_path / "stack", CLASSES),
+    ]
+    for file in files:
+        labels = open_slices(file, None, SHAPE)
+        np.testing.assert_array_equal(labels.read(0, 10), CLASSES)
+        assert labels.counts == dict(enumerate(np.bincount(CLASSES.ravel()).tolist()))
+
+
+def test_a_block_in_the_scan(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.tif", CLASSES[:3, :2, :4])
+    labels = open_user_labels({**SETTINGS, "offset": [5, 3, 1]}, path, SHAPE)
+    expected = np.full(SHAPE, 255, np.uint8)
+    expected[5:8, 3:5, 1:5] = CLASSES[:3, :2, :4]
+    np.testing.assert_array_equal(labels.read(0, 10), expected)
+    for y, x in (((0, 4), (2, 5)), ((4, 6), (0, 2)), ((0, 3), (0, 5)), ((5, 6), (4, 5))):
+        window = (slice(*y), slice(*x))
+        np.testing.assert_array_equal(labels.read(6, 9, *window), expected[(slice(6, 9), *window)])
+    with pytest.raises(InputError, match=r"labels of shape \(3, 2, 4\) at \[8, 3, 1\]"):
+        open_user_labels({**SETTINGS, "offset": [8, 3, 1]}, path, SHAPE)
+    with pytest.raises(InputError, match="offset"):
+        open_user_labels(SETTINGS, path, SHAPE)
+
+
+def test_labelled_slices_may_be_numbered_with_gaps(tmp_path: Path) -> None:
+    stack = tmp_path / "painted"
+    stack.mkdir()
+    for z in (1, 2, 7):
+        tifffile.imwrite(stack / f"z_{z:03d}.tif", CLASSES[z])
+    labels = open_user_labels({**SETTINGS, "slices": [1, 2, 7]}, stack, SHAPE)
+    np.testing.assert_array_equal(labels.read(7, 8), CLASSES[7:8])
+    with pytest.raises(InputError, match="4 numbers missing"):
+        open_user_labels(SETTINGS, stack, SHAPE)
+
+
+def test_an_unlabelled_value_that_contradicts_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.tif", CLASSES)
+    with pytest.raises(InputError, match=r"no voxel of the value 9.*the file holds 0, 1, 2, 3"):
+        open_user_labels({**SETTINGS, "unlabelled": 9}, path, SHAPE)
+    some = open_user_labels({**SETTINGS, "unlabelled": 9, "slices": [4]}, write(path, CLASSES[4:5]), SHAPE)
+    assert some.warnings[-1].startswith("no voxel has the value 9")
+
+
+def trained_on(path: Path, n_classes: int, **settings: Any) -> Any:
+    return open_training_labels("slices", {**SETTINGS, **settings}, GREY, path=path, n_classes=n_classes)
+
+
+def test_classes_beyond_the_network_are_refused_with_a_map_that_mends_it(tmp_path: Path) -> None:
+    volume = CLASSES * 10  # 0, 10, 20, 30, where 0 is what was not painted
+    path = write(tmp_path / "t.tif", volume)
+    with pytest.raises(InputError) as error:
+        trained_on(path, 3, unlabelled=0)
+    assert error.value.found == "values 10, 20, 30"
+    assert "labels.map: {10: 0, 20: 1, 30: 2}" in error.value.remedy
+    labels = trained_on(path, 3, unlabelled=0, map={"10": 0, 20: 1, 30: 2})
+    np.testing.assert_array_equal(labels.read(0, 10), np.where(CLASSES == 0, 255, CLASSES - 1))
+    assert labels.warnings[-1] == "renumbered: 10 is class 0, 20 is class 1, 30 is class 2"
+
+
+def test_the_log_shows_colours_and_painted_voxels(tmp_path: Path) -> None:
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)
+    classes = np.zeros(SHAPE, np.uint8)
+    classes[0, :2, :5], classes[1, 0, :4] = 1, 2
+    stack = write_png_stack(tmp_path / "masks", colours[classes])
+    labels = trained_on(stack, 2, unlabelled=0, map={1: 0, 2: 1})  # black, blue, red
+    assert described(labels) == [
+        "p_000.png: a mask of colours: #000000 is no label, #0000ff is class 0, #ff0000 is class 1",
+        "p_000.png: renumbered: 1 is class 0, 2 is class 1",
+        "p_000.png: painted voxels: class 0: 4, class 1: 10; 14 of 300 (4.67 %)",
+    ]
+    assert labels.mapping == {0: "#0000ff", 1: "#ff0000"}
+    np.testing.assert_array_equal(labels.read(0, 10), np.array([255, 1, 0], np.uint8)[classes])
+    assert described(GREY) == []

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from beamseg.errors import InputError
 from beamseg.readers import open_labels, open_source
+from beamseg.readers.numbering import natural_key
 from beamseg.readers.source import combine_digests, content_digest, task_borders, to_micrometres
-from beamseg.readers.tiff_stack import natural_key, numbering_warnings
 
 VOLUME = np.random.default_rng(0).integers(0, 1000, (12, 9, 7)).astype(np.uint16)
 
@@ -71,24 +71,12 @@ def test_natural_key_orders_by_number(numbers: list[int], width: int) -> None:
     assert sorted(names, key=natural_key) == [f"scan2_{n:0{width}d}.tif" for n in sorted(numbers)]
 
 
-def test_numbering_warnings() -> None:
-    def warned(numbers: list[int]) -> list[str]:
-        return numbering_warnings([Path(f"a1_{n:04d}.tif") for n in numbers])
-
-    assert warned([3, 4, 5]) == []
-    assert warned([0, 50, 100]) == [
-        "the slices are numbered in steps of 50: set `z_continuous: false` if they are that far apart"
-    ]
-    assert warned([0, 1, 4, 5]) == ["2 numbers are missing between the slices: 2, 3"]
-    assert numbering_warnings([Path("a_1.tif"), Path("a_01.tif"), Path("a_2.tif")]) == ["numbers used twice: 1"]
-
-
 def test_bad_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert found(tmp_path / "empty") == "an empty folder"
-    (tmp_path / "png").mkdir()
-    (tmp_path / "png" / "a.png").write_bytes(b"x")
-    assert found(tmp_path / "png") == "no TIFF files among 1 (.png)"
+    (tmp_path / "jpg").mkdir()
+    (tmp_path / "jpg" / "a.jpg").write_bytes(b"x")
+    assert found(tmp_path / "jpg") == "no TIFF files among 1 (.jpg)"
     mixed = write_stack(tmp_path / "mixed", VOLUME)
     tifffile.imwrite(mixed / "s_3.tif", VOLUME[0, :5])
     assert found(mixed) == "a slice of shape (5, 7), uint16"
@@ -124,7 +112,7 @@ def test_bad_tiff_files(tmp_path: Path) -> None:
     path.write_bytes(b"")
     assert found(path) == "an empty file (0 bytes)"
     path.write_bytes(b"not an image at all")
-    assert found(path) == "a file whose content is neither HDF5 nor TIFF"
+    assert found(path) == "a file of unknown content"
     assert found(tmp_path / "nowhere") == "no such file or folder"
 
 
@@ -136,13 +124,15 @@ def test_voxel_size_of_imagej(tmp_path: Path) -> None:
     tifffile.imwrite(path, VOLUME, metadata={"unit": "nm", "axes": "ZYX"}, **options)
     source = open_source(path)
     np.testing.assert_allclose(source.voxel_size_um, [5e-4] * 3)
-    assert source.warnings == ["the file gives no distance between slices; taken as the pixel size"]
+    assert source.size_warnings == ["the file gives no distance between slices; taken as the pixel size"]
     tifffile.imwrite(path, VOLUME, metadata={"unit": "inch", "axes": "ZYX"}, **options)
     assert open_source(path).voxel_size_um is None
 
 
 def test_to_micrometres() -> None:
     assert to_micrometres(2, "mm") == 2000
+    assert to_micrometres(2, "cm") == 20000
+    assert to_micrometres(2, "Å") == pytest.approx(2e-4)
     assert to_micrometres(2, "microns") == 2
     assert to_micrometres(2, "pixel") is None
     assert to_micrometres(0, "um") is None

@@ -6,17 +6,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from .config import PHANTOM, Run, load_runs
 from .device import choose
 from .errors import InputError
 from .forecast import cores, footprint, network_rates, rates_key, scan_rates, stage_seconds, training_seconds
-from .ingest import field_of_view
-from .labels import open_slices, open_truth
+from .ingest import field_of_view, refuse_thin
+from .inputs import user_labels, user_truth
 from .normalize import worth_materializing
-from .readers import open_source
+from .readers import how_to_read, known_size, open_source
 from .runs import Runs, corrections, is_assigned
 from .summary import text_table
 
@@ -114,20 +113,15 @@ def inspect(run: Run) -> dict[str, Any]:
             "rates": PHANTOM_RATES,
             "warnings": [],
         }
-    source = open_source(run.file("path") or "", run.get("dataset"))
-    for key in ("labels.path", "truth"):
-        path = run.file(key)
-        if path is None:
-            continue
-        if key == "truth":
-            section = run.get("evaluate")
-            open_truth(
-                path, section["truth_dataset"], source.shape, section["truth_slices"], section["truth_unlabelled"]
-            )
-        else:
-            section = run.get("labels")
-            open_slices(path, section["dataset"], source.shape, section["slices"], section["unlabelled"])
-    size = run.get("voxel_size_um") or source.voxel_size_um
+    source = open_source(run.file("path") or "", **how_to_read(run.get("dataset"), run.get("ingest")))
+    size, doubts = known_size(source, run.get("voxel_size_um"))
+    refuse_thin(run.file("path") or "", source.shape, run.get("model.n_slices"))
+    warnings = [*source.warnings, *doubts]
+    truth = user_truth(run.get("evaluate"), str(run.file("truth") or ""), source.shape)
+    n_classes = run.get("pseudo_label.n_clusters") if run.get("label_source") == "slices" else None
+    labels = user_labels(run.get("labels"), str(run.file("labels.path") or ""), source.shape, n_classes)
+    for what, given in (("truth", truth), ("labels", labels)):
+        warnings += [f"{what}: {warning}" for warning in (given.warnings if given else [])]
     return {
         "shape": source.shape,
         "dtype": source.dtype.name,
@@ -138,9 +132,9 @@ def inspect(run: Run) -> dict[str, Any]:
         "rates": scan_rates(
             source, field_of_view(source, run.get("ingest.fov")), corrections(run), run.get("normalize.dtype")
         ),
-        "voxel": "unknown" if size is None else "×".join(f"{v:g}" for v in np.atleast_1d(size)),
+        "voxel": "unknown" if size is None else "×".join(f"{v:g}" for v in size),
         "bytes": sum(Path(path).stat().st_size for path in source.files),
-        "warnings": source.warnings,
+        "warnings": warnings,
     }
 
 

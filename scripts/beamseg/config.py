@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import csv
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from .palette import class_table
 TABLE_COLUMNS = ("sample", "path", "dataset", "labels", "truth", "group", "preset", "bundle")
 PHANTOM = "phantom"
 RESERVED = {"groups", "preview"}
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         if column not in header:
             raise InputError(path, f"columns {header}", f"a column {column!r}", "separate columns by tabs")
     rows: list[dict[str, str]] = []
-    names: set[str] = set()
+    names: dict[str, int] = {}
     for number, row in enumerate(reader, start=1):
         if None in row:
             raise InputError(
@@ -160,14 +162,18 @@ def read_table(path: Path) -> list[dict[str, str]]:
             key: value.strip() for key, value in row.items() if value and value.strip() and not key.startswith("#")
         }
         name = cells.get("sample", "")
-        if not name or name in names or name in RESERVED:
+        if name in names:
+            raise InputError(
+                path, f"sample {name!r} in rows {names[name]} and {number}", "a name given once", "rename one of them"
+            )
+        if name in RESERVED or not NAME.fullmatch(name):
             raise InputError(
                 f"{path}, row {number}",
                 f"sample {name!r}",
-                "a name given once, and none of: groups, preview",
-                "rename it",
+                "a name of a folder, and none of: groups, preview",
+                "rename it: letters, digits, and then also dots, dashes and underscores",
             )
-        names.add(name)
+        names[name] = number
         rows.append(cells)
     return rows
 

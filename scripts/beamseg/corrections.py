@@ -266,7 +266,7 @@ def corrected(source: Source, scan: dict[str, Any]) -> Source:
         dtype=np.dtype(np.float32),
         read_window=read_window,
         compressed=True,
-        depth=task_depth(source, correct.halo),
+        chunks=(task_depth(source, correct.halo), *source.chunks[1:]),
     )
 
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 from .corrections import estimate
 from .errors import InputError
 from .provenance import read_json, write_json
-from .readers import Source, open_source
+from .readers import Source, how_to_read, known_size, open_source
 from .readers.source import content_digest, file_stat
 from .slabs import default_depth
 
@@ -28,6 +28,7 @@ def ingest(
     *,
     name: str,
     voxel_size_um: float | list[float] | None = None,
+    n_slices: int = 1,
     histogram: str | Path | None = None,
     correct: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -45,12 +46,15 @@ def ingest(
     dataset : str, optional
         Data set inside an HDF5 file.
     settings : dict
-        Section `ingest`: fov {kind, cy, cx, radius, value}; and the key `slab_depth` (0 chooses).
+        Section `ingest`: fov {kind, cy, cx, radius, value}, axes, flip, level, allow_gaps; and the key `slab_depth`
+        (0 chooses).
     out_scan, out_source : path
     name : str
         The sample's name.
     voxel_size_um : float or [z, y, x], optional
         In place of what the file says, micrometres.
+    n_slices : int
+        Slices that the network sees at once; a thinner scan is refused.
     histogram : path, optional
         `histogram.npz` of an earlier run, if there is one.
     correct : dict, optional
@@ -67,22 +71,27 @@ def ingest(
         For input that cannot be read, and settings that do not fit it.
     """
     out_scan = Path(out_scan)
-    source = open_source(path, dataset or None)
+    how = how_to_read(dataset, settings)
+    source = open_source(path, **how)
+    size, doubts = known_size(source, voxel_size_um)
+    refuse_thin(path, source.shape, n_slices)
     depth = settings["slab_depth"] or default_depth(source.shape)
     scan: dict[str, Any] = {
         "name": name,
         "shape": list(source.shape),
         "dtype": source.dtype.name,
-        "voxel_size_um": _size(voxel_size_um) or source.voxel_size_um,
+        "voxel_size_um": size,
         "fov": field_of_view(source, settings["fov"]),
         "slab_depth": int(depth),
         "format": source.format,
-        "warnings": source.warnings,
+        "axes": source.axes,
+        "flip": list(source.flip),
+        "warnings": [*source.warnings, *doubts],
     }
     if correct is not None:
         scan["correction"] = estimate(source, scan["fov"], correct)
     sidecar = out_scan.with_name(".ingest.json")
-    where = {"path": str(Path(path).absolute()), "dataset": dataset or None, "files": file_stat(source.files)}
+    where = {"path": str(Path(path).absolute()), **how, "files": file_stat(source.files)}
     first, content = _content(source, where, sidecar, histogram)
     if content is not None and content != first:
         scan["content"] = content
@@ -90,6 +99,17 @@ def ingest(
     write_json(out_source, where)
     write_json(sidecar, {"source": where, "first": first, "content": content})
     return scan
+
+
+def refuse_thin(path: str | Path, shape: tuple[int, int, int], n_slices: int) -> None:
+    """Raise InputError for a scan of fewer slices than the network's stack."""
+    if shape[0] < n_slices:
+        raise InputError(
+            path,
+            f"{shape[0]} slices of {shape[1]}×{shape[2]}",
+            f"at least {n_slices}, the stack of slices that the network sees (`model.n_slices`)",
+            "correct the order of the axes (`ingest.axes`) if z is another axis, or set a smaller odd `model.n_slices`",
+        )
 
 
 def _content(
@@ -107,17 +127,6 @@ def _content(
     if first is not None and where != before["source"]:
         content = content_digest(source)
     return first, content
-
-
-def _size(value: float | list[float] | None) -> list[float] | None:
-    """[z, y, x] in micrometres from one number or three."""
-    if value is None:
-        return None
-    size = [float(v) for v in np.atleast_1d(np.asarray(value, dtype=float))]
-    size = size * 3 if len(size) == 1 else size
-    if len(size) != 3 or not all(np.isfinite(v) and v > 0 for v in size):
-        raise InputError("voxel_size_um", str(value), "one positive number, or three (z, y, x)", "correct the value")
-    return size
 
 
 def field_of_view(source: Source, settings: dict[str, Any]) -> dict[str, Any]:

@@ -11,32 +11,36 @@ from typing import Any
 from .config import TABLE_COLUMNS, read_table
 from .errors import InputError
 from .provenance import atomic_path
-from .readers import open_source
+from .readers import Source, known_size, ome_zarr, open_source
 
 INFO_COLUMNS = ("#shape", "#voxel_size_um", "#size_gb")
-HDF5 = {".h5", ".hdf5", ".hdf", ".nxs", ".nx"}
+SUFFIXES = {
+    *(".h5", ".hdf5", ".hdf", ".nxs", ".nx"),
+    *(".mrc", ".rec", ".npy", ".nhdr", ".nrrd", ".mhd", ".mha", ".info"),
+}  # of a volume in one file; raw voxels are named by their header
 TIFF = {".tif", ".tiff"}
 
 
 def candidates(folder: Path) -> list[Path]:
-    """Files and folders of slices below `folder` that may be scans, in order; hidden ones are passed over."""
-    found: list[Path] = []
-    folders = [folder, *sorted(p for p in folder.rglob("*") if p.is_dir() and not p.name.startswith("."))]
-    for place in folders:
-        files = sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
-        found += [p for p in files if p.suffix.lower() in HDF5]
-        slices = [p for p in files if p.suffix.lower() in TIFF]
-        if len(slices) > 1 and len({re.sub(r"\d+", "#", p.name) for p in slices}) == 1:
-            found.append(place)
-        else:
-            found += slices
-    return found
+    """Files, Zarr stores and folders of slices below `folder` that may be scans, in order; hidden ones are left out."""
+    if ome_zarr.matches(folder):
+        return [folder]
+    here = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
+    files = [p for p in here if p.is_file()]
+    found = [p for p in files if p.suffix.lower() in SUFFIXES]
+    slices = [p for p in files if p.suffix.lower() in TIFF]
+    if len(slices) > 1 and len({re.sub(r"\d+", "#", p.name) for p in slices}) == 1:
+        found.append(folder)
+    else:
+        found += slices
+    return found + [path for p in here if p.is_dir() and not p.is_symlink() for path in candidates(p)]
 
 
 def sample_name(path: Path, folder: Path, taken: set[str]) -> str:
     """A name from the path below `folder`, unique among `taken`."""
     relative = path.relative_to(folder) if path != folder else Path(folder.name)
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", "_".join(relative.with_suffix("").parts)).strip("._-") or "scan"
+    bare = re.sub(r"(\.vol)?\.[^./]+$", "", relative.as_posix())
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", bare).strip("._-") or "scan"
     name, number = stem, 2
     while name in taken:
         name, number = f"{stem}_{number}", number + 1
@@ -49,7 +53,7 @@ def init(folder: Path, table: Path, shipped: Path | None = None) -> tuple[list[s
     Parameters
     ----------
     folder : Path
-        Searched for HDF5 files, multi-page TIFF files and folders of TIFF slices.
+        Searched for volumes in every format that the readers know.
     table : Path
         Made if missing. One that equals `shipped` (the demo's) is begun anew.
 
@@ -74,18 +78,22 @@ def init(folder: Path, table: Path, shipped: Path | None = None) -> tuple[list[s
     added: list[str] = []
     refused: list[str] = []
     new: list[dict[str, Any]] = []
+    sources: dict[Path, Source] = {}
     for path in candidates(folder):
         if path.resolve() in known:
             continue
         try:
-            source = open_source(path)
+            sources[path] = open_source(path)
         except InputError as error:
             refused.append(f"{path}: {error.found}")
+    parts = {file.resolve() for path, source in sources.items() for file in source.files if file != path}
+    for path, source in sources.items():
+        if path.resolve() in parts:
             continue
         name = sample_name(path, folder, names)
         names.add(name)
         size = sum(p.stat().st_size for p in source.files) / 1e9
-        voxel = source.voxel_size_um
+        voxel, _ = known_size(source)
         new.append(
             {
                 "sample": name,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .labels import open_slices, open_truth
+from .labels import SliceLabels, open_truth, open_user_labels
 from .provenance import read_json
 from .slabs import SlabVolume
 from .volumes import TableVolume, Volume, open_normalized
@@ -65,15 +65,25 @@ def reference_pseudo_labels(files: Any, volumes: list[Volume]) -> list[Volume]:
     return [pseudo_labels(grey, files.table, own) for grey, own in zip(volumes, manifests, strict=True)]
 
 
-def user_labels(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> Volume | None:
+def user_labels(
+    settings: dict[str, Any], path: str, shape: tuple[int, int, int], n_classes: int | None = None
+) -> SliceLabels | None:
     """The user's labels of a scan, 255 where there is none; None where the user gave no file."""
     if not path:
         return None
-    return open_slices(path, settings["dataset"], shape, settings["slices"], settings["unlabelled"])
+    return open_user_labels(settings, path, shape, n_classes=n_classes)
 
 
-def user_truth(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> Volume | None:
+def user_truth(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> SliceLabels | None:
     """The truth of a scan, 255 where there is none; None where the user gave no file. For `evaluate` alone."""
     if not path:
         return None
-    return open_truth(path, settings["truth_dataset"], shape, settings["truth_slices"], settings["truth_unlabelled"])
+    return open_truth(
+        path,
+        settings["truth_dataset"],
+        shape,
+        settings["truth_slices"],
+        settings["truth_unlabelled"],
+        axes=settings.get("truth_axes"),
+        flip=settings.get("truth_flip"),
+    )

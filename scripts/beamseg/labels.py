@@ -30,11 +30,15 @@ class SliceLabels:
         Value in the file -> label 0 … 254, or 255.
     grey : Volume, optional
         Normalized scan; voxels that lie outside its field of view become 255.
+    corner : (y, x)
+        Where the file's rows and columns begin in the scan.
 
     Attributes
     ----------
     values : list of int
         Labels that occur, in increasing order, 255 left out.
+    counts : dict
+        Label -> voxels of the file that bear it, 255 left out.
     mapping : dict
         Label -> '#rrggbb' for colour masks, else empty.
     warnings : list of str
@@ -47,11 +51,13 @@ class SliceLabels:
         slices: Sequence[int],
         table: dict[int, int],
         grey: Volume | None = None,
+        corner: tuple[int, int] = (0, 0),
     ) -> None:
-        self.labels, self.shape, self.table, self.grey = labels, shape, table, grey
+        self.labels, self.shape, self.table, self.grey, self.corner = labels, shape, table, grey, corner
         self.slices = sorted(slices)
         self.values = sorted(set(table.values()) - {UNLABELLED})
-        self.mapping = labels.mapping
+        self.counts: dict[int, int] = {}
+        self.mapping = {table[n]: colour for n, colour in labels.mapping.items() if table[n] != UNLABELLED}
         self.warnings: list[str] = []
         self._place = {z: i for i, z in enumerate(slices)}
         self._keys = np.array(sorted(table))
@@ -60,14 +66,22 @@ class SliceLabels:
     def read(self, z0: int, z1: int, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
         """Labels of slices z0 … z1 (clipped to the volume) of the window y, x; uint8 (z, y, x)."""
         z0, z1 = max(0, z0), min(self.shape[0], z1)
-        rows, columns = (len(range(*s.indices(n))) for s, n in zip((y, x), self.shape[1:], strict=True))
-        block = np.full((max(0, z1 - z0), rows, columns), UNLABELLED, np.uint8)
+        spans = [s.indices(n)[:2] for s, n in zip((y, x), self.shape[1:], strict=True)]
+        block = np.full((max(0, z1 - z0), *(max(0, b - a) for a, b in spans)), UNLABELLED, np.uint8)
+        # The window's part that the file covers, counted in the scan, in the file and in the block.
+        part = [
+            (max(a, c), min(b, c + n)) for (a, b), c, n in zip(spans, self.corner, self.labels.shape[1:], strict=True)
+        ]
+        if any(b <= a for a, b in part):
+            return block
+        inside = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(part, spans, strict=True))
+        file_y, file_x = (slice(a - c, b - c) for (a, b), c in zip(part, self.corner, strict=True))
         for z in range(z0, z1):
             if z not in self._place:
                 continue
             place = self._place[z]
-            raw = self.labels.read(place, place + 1, y, x)[0]
-            block[z - z0] = self._targets[np.searchsorted(self._keys, raw)]
+            raw = self.labels.read(place, place + 1, file_y, file_x)[0]
+            block[z - z0][inside] = self._targets[np.searchsorted(self._keys, raw)]
             if self.grey is not None:
                 block[z - z0][self.grey.read(z, z + 1, y, x)[0] == OUTSIDE] = UNLABELLED
         return block
@@ -79,6 +93,7 @@ def open_training_labels(
     grey: Volume,
     pseudo_labels: Volume | None = None,
     path: str | Path | None = None,
+    n_classes: int | None = None,
 ) -> Volume:
     """The labels that stage 2 trains on, a volume of uint8 with 255 where there is none.
 
@@ -87,13 +102,15 @@ def open_training_labels(
     label_source : str
         `clusters` or `slices`.
     settings : dict
-        Section `labels`: dataset, unlabelled, slices.
+        Section `labels`: dataset, axes, flip, unlabelled, map, slices, offset.
     grey : Volume
         The normalized scan.
     pseudo_labels : Volume, optional
         For source `clusters`.
     path : path, optional
         The label file, resolved, for source `slices`.
+    n_classes : int, optional
+        Of the network; labels beyond it are refused.
 
     Raises
     ------
@@ -108,7 +125,44 @@ def open_training_labels(
         raise InputError(
             "label_source", "slices, but no label file", "a path in the column `labels`", "give it, or use clusters"
         )
-    return open_slices(path, settings["dataset"], grey.shape, settings["slices"], settings["unlabelled"], grey)
+    return open_user_labels(settings, path, grey.shape, grey, n_classes)
+
+
+def open_user_labels(
+    settings: dict[str, Any],
+    path: str | Path,
+    shape: tuple[int, int, int],
+    grey: Volume | None = None,
+    n_classes: int | None = None,
+) -> SliceLabels:
+    """The user's labels of a scan as the section `labels` says they are to be read; see `open_slices`."""
+    return open_slices(
+        path,
+        settings["dataset"],
+        shape,
+        settings["slices"],
+        settings["unlabelled"],
+        grey,
+        axes=settings.get("axes"),
+        flip=settings.get("flip"),
+        offset=settings.get("offset"),
+        renumber=settings.get("map"),
+        n_classes=n_classes,
+        must_occur=True,
+    )
+
+
+def described(labels: Volume) -> list[str]:
+    """Lines for the log: warnings, painted voxels per class; none for pseudo-labels."""
+    if not isinstance(labels, SliceLabels):
+        return []
+    total, done = int(np.prod(labels.shape, dtype=np.int64)), sum(labels.counts.values())
+    listed = ", ".join(f"class {label}: {count}" for label, count in sorted(labels.counts.items()))
+    name = labels.labels.files[0].name
+    return [
+        *(f"{name}: {warning}" for warning in labels.warnings),
+        f"{name}: painted voxels: {listed or 'none'}; {done} of {total} ({100 * done / total:.3g} %)",
+    ]
 
 
 def open_truth(
@@ -117,12 +171,15 @@ def open_truth(
     shape: tuple[int, int, int],
     slices: Sequence[int] | None = None,
     unlabelled: int | None = None,
+    *,
+    axes: str | None = None,
+    flip: Sequence[str] | None = None,
 ) -> SliceLabels:
     """The truth of a scan, a volume of uint8 with 255 where there is none. For `evaluate` alone.
 
     See `open_slices` for the parameters and what is refused.
     """
-    return open_slices(path, dataset, shape, slices, unlabelled)
+    return open_slices(path, dataset, shape, slices, unlabelled, axes=axes, flip=flip)
 
 
 def open_slices(
@@ -132,72 +189,141 @@ def open_slices(
     slices: Sequence[int] | None = None,
     unlabelled: int | None = None,
     grey: Volume | None = None,
+    *,
+    axes: str | None = None,
+    flip: Sequence[str] | None = None,
+    offset: Sequence[int] | None = None,
+    renumber: dict[Any, int] | None = None,
+    n_classes: int | None = None,
+    must_occur: bool = False,
 ) -> SliceLabels:
-    """Open a label file of some or all slices of a scan; its values are looked through once.
+    """Open a label file of some or all slices of a scan, or of a block in it; its values are looked through once.
 
     Parameters
     ----------
-    path, dataset
-        Any format that readers know; colour masks become 0, 1, … in the order of (red, green, blue).
+    path, dataset, axes, flip
+        Any format that readers know, in its own orientation; colour masks become 0, 1, … in the order of (red, green,
+        blue).
     shape : (z, y, x)
         Of the scan.
     slices : list of int, optional
-        Which slices of the scan the file's slices stand for, where it holds fewer.
+        Which slices of the scan the file's slices stand for, where it holds fewer. Their files may then be numbered
+        with gaps.
     unlabelled : int, optional
         Value that marks voxels without a label. By default 255, except in masks of 0 and 255 alone, where 255 is
         class 1.
+    grey : Volume, optional
+        Normalized scan; what lies outside its field of view has no label.
+    offset : (z, y, x), optional
+        Where a file smaller than the scan begins in it.
+    renumber : dict, optional
+        Value in the file -> class; values that are not named stay as they are.
+    n_classes : int, optional
+        Labels from this number on are refused.
+    must_occur : bool
+        Whether `unlabelled` must be found in a file that covers the whole scan, rather than only be worth a warning.
 
     Raises
     ------
     InputError
         If the shape does not fit the scan, `slices` does not fit the file, or a value is no label (below 0, or above
-        254 and not `unlabelled`).
+        254 and not `unlabelled`, or not below `n_classes`), or `unlabelled` contradicts the file.
     """
     path = Path(path)
     shape = (int(shape[0]), int(shape[1]), int(shape[2]))
-    labels = open_labels(path, dataset)
-    chosen = _chosen(path, labels.shape, shape, slices)
-    found = _distinct(labels)
+    labels = open_labels(path, dataset, axes=axes, flip=flip, allow_gaps=slices is not None)
+    chosen, corner = _placed(path, labels.shape, shape, slices, offset)
+    counts = _counted(labels)
     warnings: list[str] = []
-    table = {value: value for value in found}
-    if unlabelled is not None:
-        table[unlabelled] = UNLABELLED
-    elif found == [0, UNLABELLED]:
+    table = {value: value for value in counts}
+    if unlabelled is None and sorted(counts) == [0, UNLABELLED]:
         table[UNLABELLED] = 1
         warnings.append("a mask of 0 and 255 alone: 255 is read as class 1")
-    if unlabelled not in (None, UNLABELLED) and table.get(UNLABELLED) == UNLABELLED:
-        raise InputError(
-            path,
-            f"the value 255 besides {unlabelled}, which marks what has no label",
-            "classes 0 … 254",
-            "renumber class 255",
-        )
-    wrong = [value for value, label in table.items() if not 0 <= label <= UNLABELLED]
+    table |= {int(value): int(label) for value, label in (renumber or {}).items() if int(value) in counts}
+    if unlabelled is not None:
+        if unlabelled not in counts:
+            whole = labels.shape == shape
+            warnings.append(_not_found(path, unlabelled, counts, must_occur and whole))
+        table[unlabelled] = UNLABELLED
+        if unlabelled != UNLABELLED and UNLABELLED in counts and table[UNLABELLED] == UNLABELLED:
+            raise InputError(
+                path,
+                f"the value 255 besides {unlabelled}, which marks what has no label",
+                "classes 0 … 254",
+                "renumber class 255 (`labels.map`)",
+            )
+    most = UNLABELLED if n_classes is None else n_classes
+    wrong = [value for value, label in table.items() if label != UNLABELLED and not 0 <= label < most]
     if wrong:
+        classes = sorted(value for value, label in table.items() if label != UNLABELLED)
+        suggested = ", ".join(f"{value}: {k}" for k, value in enumerate(classes[:8]))
+        how = f" (`labels.map: {{{suggested}}}`, say)" if must_occur else ""
+        more = ", or take more classes (`pseudo_label.n_clusters`)" if n_classes else ""
         raise InputError(
             path,
             f"values {', '.join(map(str, wrong[:5]))}{' …' if len(wrong) > 5 else ''}",
-            "classes 0 … 254",
-            "renumber the classes, or name the value that marks what has no label (`unlabelled`)",
+            f"classes 0 … {most - 1}",
+            f"renumber the classes{how}, or name the value that marks what has no label (`unlabelled`){more}",
         )
-    result = SliceLabels(labels, shape, chosen, table, grey)
+    if labels.mapping:
+        named = {n: f"class {label}" if (label := table[n]) != UNLABELLED else "no label" for n in labels.mapping}
+        said = ", ".join(f"{colour} is {named[n]}" for n, colour in labels.mapping.items())
+        warnings.append(f"a mask of colours: {said}")
+    renamed = {value: label for value, label in table.items() if value != label and label != UNLABELLED}
+    if renumber and renamed:
+        warnings.append("renumbered: " + ", ".join(f"{value} is class {label}" for value, label in renamed.items()))
+    result = SliceLabels(labels, shape, chosen, table, grey, corner)
+    for value, count in counts.items():
+        if table[value] != UNLABELLED:
+            result.counts[table[value]] = result.counts.get(table[value], 0) + count
     result.warnings = [*labels.source.warnings, *warnings]
     return result
 
 
-def _chosen(
-    path: Path, found: tuple[int, int, int], shape: tuple[int, int, int], slices: Sequence[int] | None
-) -> list[int]:
-    """The scan's slice for each slice of the file."""
-    if found[1:] != shape[1:] or (slices is None and found[0] != shape[0]):
+def _not_found(path: Path, unlabelled: int, counts: dict[int, int], refuse: bool) -> str:
+    """A warning that the declared value does not occur; raises InputError if it must."""
+    held = f"{', '.join(map(str, list(counts)[:8]))}{' …' if len(counts) > 8 else ''}"
+    if refuse:
+        raise InputError(
+            path,
+            f"no voxel of the value {unlabelled}, which marks what has no label; the file holds {held}",
+            f"the value {unlabelled} where nothing is painted, or no `unlabelled`",
+            "correct `labels.unlabelled`, or leave it out if every voxel is painted",
+        )
+    return f"no voxel has the value {unlabelled}, which marks what has no label; the file holds {held}"
+
+
+def _placed(
+    path: Path,
+    found: tuple[int, int, int],
+    shape: tuple[int, int, int],
+    slices: Sequence[int] | None,
+    offset: Sequence[int] | None,
+) -> tuple[list[int], tuple[int, int]]:
+    """(the scan's slice for each slice of the file, the corner (y, x) of the file in the scan)."""
+    z, y, x = (0, 0, 0) if offset is None else (int(v) for v in offset)
+    depth = shape[0] if slices is not None else found[0]  # `_chosen` looks at the numbers
+    fits = all(o >= 0 and o + n <= size for o, n, size in zip((z, y, x), (depth, *found[1:]), shape, strict=True))
+    if offset is None and (found[1:] != shape[1:] or (slices is None and found[0] != shape[0])):
         raise InputError(
             path,
             f"labels of shape {found}",
             f"the scan's shape, {shape}",
-            "give labels of this scan; if they are of some of its slices, say of which (`slices`)",
+            "give labels of this scan in its orientation (`axes`, `flip`); if they are of some of its slices, say of "
+            "which (`slices`); if they are of a block, say where it begins (`offset`)",
         )
-    if slices is None:
-        return list(range(shape[0]))
+    if not fits:
+        raise InputError(
+            path,
+            f"labels of shape {found} at {[z, y, x]}",
+            f"a block inside the scan's shape, {shape}",
+            "correct `offset`: [z, y, x] of the block's first voxel, counted from 0 (z is 0 where `slices` is given)",
+        )
+    return (list(range(z, z + found[0])) if slices is None else _chosen(path, found, shape, slices)), (y, x)
+
+
+def _chosen(path: Path, found: tuple[int, int, int], shape: tuple[int, int, int], slices: Sequence[int]) -> list[int]:
+    """The scan's slice for each slice of the file, as `slices` says."""
     chosen = [int(z) for z in slices]
     if len(chosen) != found[0] or len(set(chosen)) != len(chosen) or not all(0 <= z < shape[0] for z in chosen):
         raise InputError(
@@ -209,15 +335,19 @@ def _chosen(
     return chosen
 
 
-def _distinct(labels: Labels) -> list[int]:
-    """The values of a label file, in increasing order."""
-    found: set[int] = set()
+def _counted(labels: Labels) -> dict[int, int]:
+    """Voxels of each value of a label file, values in increasing order."""
+    found: dict[int, int] = {}
     for z0, z1 in planes(labels.source, 0, labels.shape[0], 8.0):
         block = labels.read(z0, z1)
         if block.dtype == np.uint8:
-            found.update(np.flatnonzero(np.bincount(block.ravel(), minlength=256)).tolist())
+            counts = np.bincount(block.ravel(), minlength=256)
+            values = np.flatnonzero(counts)
+            counts = counts[values]
         else:
-            found.update(np.unique(block).tolist())
+            values, counts = np.unique(block, return_counts=True)
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+            found[value] = found.get(value, 0) + count
         if len(found) > 4096:
             break
-    return sorted(found)
+    return dict(sorted(found.items()))

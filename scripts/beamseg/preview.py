@@ -22,7 +22,7 @@ from .features import FeatureVolume, cluster_features, sample_features
 from .fov import fov_mask
 from .ingest import field_of_view
 from .provenance import atomic_path, write_json
-from .readers import open_source
+from .readers import how_to_read, known_size, open_source
 from .runs import corrections, scan_path
 from .volumes import MAX_GREY, ArrayVolume, TableVolume, Volume, normalize_block
 
@@ -123,7 +123,7 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     if path is None or not path.exists():
         remedy = "run the workflow once, which makes it" if run.get("path") == PHANTOM else "check the path"
         raise InputError(path or "path", "no such file", "a scan", remedy)
-    source = open_source(path, run.get("dataset"))
+    source = open_source(path, **how_to_read(run.get("dataset"), run.get("ingest")))
     scan: dict[str, Any] = {"fov": field_of_view(source, run.get("ingest.fov"))}
     if chosen := corrections(run):
         scan["correction"] = estimate(source, scan["fov"], chosen)
@@ -131,8 +131,8 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     block, corner = cut_crop(source, binning)
     folder = workdir / "results" / "preview" / sample
     (folder / "config").mkdir(parents=True, exist_ok=True)
-    voxel = run.get("voxel_size_um") or source.voxel_size_um
-    voxel = None if voxel is None else [float(v) * binning for v in np.broadcast_to(voxel, 3)]
+    size, _ = known_size(source, run.get("voxel_size_um"))
+    voxel = None if size is None else [v * binning for v in size]
     with atomic_path(folder / "crop.h5") as temporary, h5py.File(temporary, "w", track_order=False) as file:
         data = file.create_dataset("data", data=block, chunks=(1, *block.shape[1:]))
         if voxel:
@@ -159,6 +159,7 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     # The crop is cut from the corrected scan; cupping, say, would be another one about the crop's own middle.
     settings["normalize"] = {**settings["normalize"], "shading": "none", "rings": "none", "denoise": "none"}
     settings["labels"] = {**settings["labels"], "path": ""}
+    settings["ingest"] = {**settings["ingest"], "axes": None, "flip": None, "level": 0}  # the crop is z, y, x
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
     (folder / "config" / "samples.tsv").write_text(f"sample\tpath\n{sample}\t../crop.h5\n")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(basedir / "Snakefile")]

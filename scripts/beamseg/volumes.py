@@ -173,7 +173,7 @@ def open_scan_source(scan_json: str | Path) -> Source:
     """
     scan = read_json(scan_json)
     where = read_json(Path(scan_json).with_name("source.json"))
-    source = open_source(where["path"], where["dataset"])
+    source = open_source(where["path"], **{key: where[key] for key in where.keys() - {"path", "files"}})
     found = (list(source.shape), source.dtype.name)
     if found != (scan["shape"], scan["dtype"]):
         raise InputError(

@@ -30,6 +30,7 @@ checkpoint ingest:
         },
         correct=lambda wildcards: graph.corrections(run_of(wildcards)),
         voxel_size_um=setting("voxel_size_um"),
+        n_slices=setting("model.n_slices"),
         code=code("ingest"),
     script:
         "../../scripts/ingest.py"

@@ -72,8 +72,8 @@ def pack(block: np.ndarray) -> np.ndarray:
     return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
 
 
-def open_labels(path: str | Path, dataset: str | None = None) -> Labels:
-    """Open a label or truth file: any format of `open_source`, and colour masks.
+def open_labels(path: str | Path, dataset: str | None = None, **how: Any) -> Labels:
+    """Open a label or truth file: any format of `open_source` (and its keywords, `how`), and colour masks.
 
     Masks of integers keep their values (a 0/255 mask stays 0 and 255). Colour masks become 0, 1, … in the order of
     (red, green, blue); `mapping` says which colour is which.
@@ -85,7 +85,7 @@ def open_labels(path: str | Path, dataset: str | None = None) -> Labels:
     """
     from . import open_any
 
-    source = open_any(path, dataset)
+    source = open_any(path, dataset, **how)
     if not source.channels:
         return Labels(source)
     if source.dtype != np.uint8:

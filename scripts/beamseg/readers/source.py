@@ -1,35 +1,54 @@
-"""What every reader returns: a source, which reads windows of the voxels as they are stored."""
+"""What every reader returns: a source, which reads windows of the voxels as (z, y, x), however they are stored."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..errors import InputError
 
 DIGEST_SLICES = 8  # the content digest is taken in blocks of so many slices, whatever the slab depth is
 MICROMETRES = {
     "m": 1e6,
     "meter": 1e6,
     "metre": 1e6,
+    "cm": 1e4,
+    "centimeter": 1e4,
+    "centimetre": 1e4,
     "mm": 1e3,
     "millimeter": 1e3,
+    "millimetre": 1e3,
     "um": 1.0,
     "µm": 1.0,
     "μm": 1.0,
     "\\u00b5m": 1.0,
     "micron": 1.0,
-    "microns": 1.0,
     "micrometer": 1.0,
     "micrometre": 1.0,
     "nm": 1e-3,
     "nanometer": 1e-3,
     "nanometre": 1e-3,
+    "å": 1e-4,
+    "ångström": 1e-4,
     "angstrom": 1e-4,
 }
+AGAIN = "copy the file again, or wait until it is written"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a path is to be read, where the file alone does not say it; see the section `ingest` of the schema."""
+
+    dataset: str | None = None
+    axes: str | None = None
+    flip: tuple[str, ...] | None = None
+    level: int = 0
+    allow_gaps: bool = False
 
 
 @dataclass
@@ -52,12 +71,19 @@ class Source:
         In micrometres; None where the file does not say.
     warnings : list of str
         What a user should know. No paths, only file names, so that a copy reads the same.
+    size_warnings : list of str
+        What is doubtful about the voxel size; void where the configuration gives one.
     compressed : bool
         Whether reading decodes.
-    depth : int
-        Slices that are stored together (chunk depth along z); reading fewer decodes the same chunk again.
+    chunks : (z, y, x)
+        Voxels that are stored together; reading fewer decodes the same chunk again.
     channels : int
         0 for grey values, 3 for colour images (labels only).
+    axes : str
+        Order of the axes in the file. Readers describe the stored array (shape, window, sizes, chunks all in stored
+        order) and say here what it is by the format's own convention; `oriented` turns it into z, y, x.
+    flip : tuple of str
+        Axes whose first stored index is the far end: `('y',)` where the first stored row is the lowest of the image.
     """
 
     format: str
@@ -67,9 +93,17 @@ class Source:
     read_window: Callable[[int, int, int, int, int, int], np.ndarray]
     voxel_size_um: list[float] | None = None
     warnings: list[str] = field(default_factory=list)
+    size_warnings: list[str] = field(default_factory=list)
     compressed: bool = False
-    depth: int = 1
+    chunks: tuple[int, int, int] = (1, 1, 1)
     channels: int = 0
+    axes: str = "zyx"
+    flip: tuple[str, ...] = ()
+
+    @property
+    def depth(self) -> int:
+        """Slices that are stored together."""
+        return self.chunks[0]
 
     def read(self, z0: int, z1: int, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
         """Slices z0 … z1 (clipped to the volume) and the window y, x (steps of 1), in native byte order."""
@@ -79,8 +113,103 @@ class Source:
         tail = (self.channels,) if self.channels else ()
         if z1 <= z0 or y1 <= y0 or x1 <= x0:
             return np.empty((max(0, z1 - z0), max(0, y1 - y0), max(0, x1 - x0), *tail), self.dtype)
-        block = self.read_window(z0, z1, y0, y1, x0, x1)
+        try:
+            block = self.read_window(z0, z1, y0, y1, x0, x1)
+        except OSError as error:
+            raise InputError(
+                self.files[0],
+                f"slices {z0} to {z1 - 1} cannot be read ({error})",
+                "readable voxels",
+                "check the disk and the permissions, or copy the file again",
+            ) from error
         return block.view(np.uint8) if block.dtype == bool else np.asarray(block, dtype=self.dtype)
+
+
+def oriented(source: Source, axes: str, flip: Sequence[str]) -> Source:
+    """The stored array of a source seen as (z, y, x).
+
+    Parameters
+    ----------
+    source : Source
+        In stored order.
+    axes : str
+        Order of the stored axes, a permutation of `zyx`; `yzx` means that the second stored axis is z.
+    flip : sequence of str
+        Axes that are read from their end.
+
+    Returns
+    -------
+    Source
+        Its windows are contiguous copies where anything is moved, else the reader's own.
+    """
+    flip = tuple(axis for axis in "zyx" if axis in flip)
+    if axes == "zyx" and not flip:
+        return replace(source, axes=axes, flip=flip)
+    place = [axes.index(axis) for axis in "zyx"]
+    shape = (source.shape[place[0]], source.shape[place[1]], source.shape[place[2]])
+    size = source.voxel_size_um
+    stored_window = source.read_window
+
+    def read_window(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        window = dict(zip("zyx", ((z0, z1), (y0, y1), (x0, x1)), strict=True))
+        for axis, n in zip("zyx", shape, strict=True):
+            if axis in flip:
+                start, stop = window[axis]
+                window[axis] = (n - stop, n - start)
+        first, second, third = (window[axis] for axis in axes)
+        block = stored_window(*first, *second, *third)
+        block = block.transpose(*place, *range(3, block.ndim))
+        return np.ascontiguousarray(block[tuple(slice(None, None, -1 if axis in flip else 1) for axis in "zyx")])
+
+    return replace(
+        source,
+        shape=shape,
+        read_window=read_window,
+        voxel_size_um=None if size is None else [size[k] for k in place],
+        chunks=(source.chunks[place[0]], source.chunks[place[1]], source.chunks[place[2]]),
+        axes=axes,
+        flip=flip,
+    )
+
+
+def sizes_um(values: Sequence[float], units: str | Sequence[str]) -> tuple[list[float] | None, list[str]]:
+    """(voxel size in micrometres or None, warnings) of three lengths as a file writes them, in one unit or three."""
+    named = [units] * 3 if isinstance(units, str) else list(units)
+    size = [value for value in map(to_micrometres, values, named) if value is not None]
+    if len(size) != 3:
+        unknown = [name for name in named if to_micrometres(1, name) is None]
+        if not unknown or not all(np.isfinite(value) and value > 0 for value in values):
+            return None, []
+        said = f"in {unknown[0]!r}" if unknown[0] else "without a unit"
+        return None, [f"the file gives the voxel size {said}: {values[0]:g}; set `voxel_size_um`"]
+    if all(value == 1 for value in values):
+        return size, [f"the voxel size is exactly 1 {named[0]}, which programs write when they do not know it"]
+    return [float(f"{value:.7g}") for value in size], []  # single precision, which many formats store
+
+
+def known_size(source: Source, configured: Any = None) -> tuple[list[float] | None, list[str]]:
+    """([z, y, x] in micrometres or None, warnings): what the configuration gives, else what the file says.
+
+    Parameters
+    ----------
+    source : Source
+    configured : float or [z, y, x], optional
+        Key `voxel_size_um`, micrometres.
+
+    Raises
+    ------
+    InputError
+        For a configured size that is not one or three positive numbers.
+    """
+    if configured is None:
+        size = source.voxel_size_um
+        missing = ["the file gives no voxel size; set `voxel_size_um`, else lengths are in voxels"]
+        return size, source.size_warnings or ([] if size else missing)
+    size = [float(value) for value in np.atleast_1d(np.asarray(configured, dtype=float))]
+    size = size * 3 if len(size) == 1 else size
+    if len(size) != 3 or not all(np.isfinite(value) and value > 0 for value in size):
+        raise InputError("voxel_size_um", str(configured), "one positive number or three, z, y, x", "correct it")
+    return size, []
 
 
 def to_micrometres(value: float, unit: str) -> float | None:

@@ -11,10 +11,11 @@ import numpy as np
 import tifffile
 
 from ..errors import InputError
-from .source import Source, native, to_micrometres
+from .raw import check_type
+from .source import AGAIN, ReadOptions, Source, native, sizes_um, to_micrometres
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-AGAIN = "copy the file again, or wait until it is written"
+PRINTERS = (1, 72, 96, 150, 200, 300, 600)  # pixels per unit that programs write without a thought
 
 
 def matches(path: Path) -> bool:
@@ -31,6 +32,8 @@ def open_tiff(path: Path) -> tifffile.TiffFile:
         file = tifffile.TiffFile(path)
         if not len(file.pages):
             raise ValueError("no pages")
+    except PermissionError:
+        raise
     except (tifffile.TiffFileError, ValueError, OSError, IndexError, KeyError, TypeError) as error:
         raise InputError(
             path, f"a truncated or damaged TIFF of {path.stat().st_size} bytes ({error})", "a whole TIFF file", AGAIN
@@ -46,13 +49,7 @@ def check_page(path: Path, page: Any) -> None:
         raise InputError(path, f"a truncated file of {size} bytes", f"at least {max(ends, default=0)} bytes", AGAIN)
 
 
-def check_type(path: Path, dtype: Any) -> None:
-    """Raise InputError unless voxels are real numbers."""
-    if dtype is None or np.dtype(dtype).kind not in "uifb":
-        raise InputError(path, f"voxels of type {dtype}", "integers or floating-point numbers", "convert the file")
-
-
-def open_source(path: Path, dataset: str | None = None) -> Source:
+def open_source(path: Path, options: ReadOptions) -> Source:
     """Open a multi-page TIFF, slices in the order of its pages; see `beamseg.readers.open_source`."""
     file = open_tiff(path)
     _check_chain(path, file)
@@ -85,9 +82,8 @@ def open_source(path: Path, dataset: str | None = None) -> Source:
         def read_window(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
             return np.stack([plane(path, pages[z])[y0:y1, x0:x1] for z in range(z0, z1)])
 
-    size, warnings = voxel_size(file)
-    if shape[0] == 1:
-        warnings.append("the file holds one slice")
+    size, doubts = voxel_size(file)
+    compressed = file.pages.first.compression != 1
     return Source(
         format="tiff",
         shape=shape,
@@ -95,8 +91,10 @@ def open_source(path: Path, dataset: str | None = None) -> Source:
         files=[path],
         read_window=read_window,
         voxel_size_um=size,
-        warnings=warnings,
-        compressed=file.pages.first.compression != 1,
+        warnings=["the file holds one slice"] if shape[0] == 1 else [],
+        size_warnings=doubts,
+        compressed=compressed,
+        chunks=(1, 1, 1) if offset is not None else (1, shape[1], shape[2]),
         channels=channels,
     )
 
@@ -126,6 +124,11 @@ def plane(path: Path, page: Any) -> np.ndarray:
 
 def page_channels(path: Path, page: Any) -> int:
     """0 for grey pages, 3 for colour (an alpha channel is dropped); raises InputError for other layouts."""
+    if page.ndim < 2 or 0 in page.shape:
+        size = path.stat().st_size
+        raise InputError(
+            path, f"a page without pixels, shape {page.shape}, in {size} bytes", "a whole TIFF file", AGAIN
+        )
     if page.ndim == 2:
         return 0
     if page.ndim == 3 and page.axes == "YXS" and page.shape[2] in (3, 4):
@@ -150,53 +153,80 @@ def _volume_shape(path: Path, file: tifffile.TiffFile, series: Any) -> tuple[tup
         raise InputError(
             path, f"axes {series.axes} of shape {tuple(series.shape)}", "z, y, x", "save one channel and one time point"
         )
-    said = (file.imagej_metadata or {}).get("images")
-    if said is not None and int(said) != spatial[0]:
+    said = _slices_said(file, channels)
+    if said is not None and said != spatial[0]:
         raise InputError(path, f"{spatial[0]} slices", f"{said}, as its header says", AGAIN)
     return spatial, channels
 
 
+def _slices_said(file: tifffile.TiffFile, channels: int) -> int | None:
+    """Slices that ImageJ's or tifffile's description names: a cut chain of pages may end as if it were whole."""
+    if file.imagej_metadata:
+        said = file.imagej_metadata.get("images")
+        return None if said is None else int(said)
+    if file.is_shaped and file.shaped_metadata and "shape" in file.shaped_metadata[0]:
+        shape = file.shaped_metadata[0]["shape"]
+        return int(np.prod(shape[: -3 if channels else -2], dtype=np.int64))
+    return None
+
+
 def voxel_size(file: tifffile.TiffFile) -> tuple[list[float] | None, list[str]]:
-    """([z, y, x] in micrometres or None, warnings) from OME or ImageJ metadata.
+    """([z, y, x] in micrometres or None, warnings) from OME or ImageJ metadata, else from a resolution per cm.
 
-    Plain TIFF resolutions are left alone: they are about a printer (72 dpi), not a detector.
+    Resolutions per inch, and those that printers have, are left alone: they are not about a detector.
     """
-    size = _ome_size(file) if file.is_ome else _imagej_size(file)
-    if size is None:
+    if file.is_ome:
+        lengths, units = _ome_size(file)
+    elif file.is_imagej:
+        lengths, units = _imagej_size(file)
+    else:
+        lengths, units = _tag_size(file)
+    z, y, x = lengths
+    if y is None or x is None:
         return None, []
-    z, y, x = size
-    if z is None:
-        return [y, y, x], ["the file gives no distance between slices; taken as the pixel size"]
-    return [z, y, x], []
+    size, doubts = sizes_um([y if z is None else z, y, x], [units[1] if z is None else units[0], *units[1:]])
+    if z is None and size is not None:
+        doubts = [*doubts, "the file gives no distance between slices; taken as the pixel size"]
+    return size, doubts
 
 
-def _ome_size(file: tifffile.TiffFile) -> tuple[float | None, float, float] | None:
+Lengths = tuple[float | None, float | None, float | None]
+
+
+def _ome_size(file: tifffile.TiffFile) -> tuple[Lengths, list[str]]:
     root = ElementTree.fromstring(file.ome_metadata)
     pixels = next((e for e in root.iter() if e.tag.endswith("}Pixels")), None)
     if pixels is None:
-        return None
-    found = {}
-    for axis in "ZYX":
-        value = pixels.get(f"PhysicalSize{axis}")
-        unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
-        found[axis] = to_micrometres(float(value), unit) if value else None
-    if found["Y"] is None or found["X"] is None:
-        return None
-    return found["Z"], found["Y"], found["X"]
+        return (None, None, None), []
+    z, y, x = (float(v) if (v := pixels.get(f"PhysicalSize{axis}")) else None for axis in "ZYX")
+    return (z, y, x), [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"]
 
 
-def _imagej_size(file: tifffile.TiffFile) -> tuple[float | None, float, float] | None:
-    metadata = file.imagej_metadata
-    unit = str((metadata or {}).get("unit", ""))
+def _pixels_per_unit(file: tifffile.TiffFile) -> tuple[float, float]:
+    """Resolution along y and x; 0 where the tags are missing or broken."""
     tags = file.pages.first.tags
-    if not metadata or "XResolution" not in tags or "YResolution" not in tags:
-        return None
-    sizes = []
+    found = []
     for name in ("YResolution", "XResolution"):
-        pixels, units = tags[name].value
-        sizes.append(to_micrometres(units / pixels, unit) if pixels else None)
-    y, x = sizes
-    if y is None or x is None:
-        return None
+        pixels, units = tags[name].value if name in tags else (0, 1)
+        found.append(pixels / units if units else 0.0)
+    return found[0], found[1]
+
+
+def _imagej_size(file: tifffile.TiffFile) -> tuple[Lengths, list[str]]:
+    metadata = file.imagej_metadata or {}
+    y, x = _pixels_per_unit(file)
+    unit = str(metadata.get("unit", ""))
+    if not y or not x or to_micrometres(1, unit) is None:
+        return (None, None, None), []
     spacing = metadata.get("spacing")
-    return (to_micrometres(float(spacing), unit) if spacing else None), y, x
+    return (float(spacing) if spacing else None, 1 / y, 1 / x), [unit] * 3
+
+
+def _tag_size(file: tifffile.TiffFile) -> tuple[Lengths, list[str]]:
+    tags = file.pages.first.tags
+    y, x = _pixels_per_unit(file)
+    per_cm = "ResolutionUnit" in tags and int(tags["ResolutionUnit"].value) == 3
+    printed = any(abs(value - n) < 0.005 * n for value in (x, 2.54 * x) for n in PRINTERS)
+    if not per_cm or not y or not x or printed:
+        return (None, None, None), []
+    return (None, 1 / y, 1 / x), ["cm"] * 3
