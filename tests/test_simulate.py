@@ -14,8 +14,9 @@ from yaml import safe_load
 from beamseg.config import defaults
 from beamseg.errors import InputError
 from beamseg.provenance import file_digest
-from beamseg.simulate import BACKGROUND, BOUNDARY, CLASSES, INTERGROWTH, MATRIX, draw_slice, make_sample, measure_slice
+from beamseg.simulate import draw_slice, make_sample, measure_slice
 from beamseg.simulate import simulate as simulate_scan
+from beamseg.specimens.crystal import BACKGROUND, BOUNDARY, CLASSES, INTERGROWTH, MATRIX
 
 SCHEMA = safe_load((Path(__file__).parents[1] / "workflow/schemas/phantom.yaml").read_text())
 
@@ -186,7 +187,7 @@ def test_files_say_what_they_hold(tmp_path: Path) -> None:
         (
             {"attenuation": {"matrix": 1.6, "intergrowth": 1.5, "boundary": 2.5}},
             "phantom.attenuation",
-            "mend the three attenuations",
+            "mend the attenuations",
         ),
         ({"hardening": 9.0}, "phantom.hardening", "set hardening below 2.671, or lower the attenuations"),
     ],

@@ -1,11 +1,10 @@
-"""The embedded scan: a crystal with intergrowth sheets, measured and reconstructed as a beamline does it."""
+"""The embedded scans: a specimen made of formulas, measured and reconstructed as a beamline does it."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -18,152 +17,26 @@ from tqdm import tqdm
 
 from beamseg.errors import InputError
 from beamseg.provenance import atomic_path
-
-CLASSES = ("background", "matrix", "intergrowth", "boundary")
-BACKGROUND, MATRIX, INTERGROWTH, BOUNDARY = range(4)
+from beamseg.specimens import SPECIMENS
 
 
-@dataclass(frozen=True)
-class Waves:
-    """A smooth random field, a sum of plane cosines: known anywhere from a few numbers, so no volume is ever held."""
-
-    vectors: np.ndarray  # (n, 3), radians per voxel along z, y, x
-    phases: np.ndarray  # (n,)
-    mean: float = 0.0
-    std: float = 1.0
-
-    def __call__(self, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Value at the points z, y, x (voxels from the centre)."""
-        total = np.zeros(np.broadcast(z, y, x).shape)
-        for (kz, ky, kx), phase in zip(self.vectors, self.phases, strict=True):
-            total += np.cos(kz * z + ky * y + kx * x + phase)
-        return (total - self.mean) / self.std
-
-
-@dataclass(frozen=True)
-class Sheets:
-    """The intergrowth sheets; every array has one entry per sheet, lengths are in voxels."""
-
-    normals: np.ndarray  # (n, 3), unit vectors z, y, x
-    offsets: np.ndarray  # distance from the centre along the normal
-    thicknesses: np.ndarray
-    strengths: np.ndarray  # contrast over the matrix, 1 is nominal
-    bends: np.ndarray  # (n, 3): amplitude, wavelength, phase of the curve along the sheet
-    extents: np.ndarray  # (n, 4): centre and half-axis of the sheet along its own horizontal, and along z
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The specimen as formulas, in voxels from the volume's centre."""
-
-    faces: np.ndarray  # (n, 4): unit normal z, y, x and distance of each cleaved face
-    reach: float  # nothing lies farther from the axis of rotation
-    roughness: Waves
-    sheets: Sheets
-    voids: np.ndarray  # (n, 6): centre and half-axes, z, y, x
-    drift: Waves
-
-
-def _waves(rng: np.random.Generator, count: int, shortest: float, longest: float, deviation: float) -> Waves:
-    directions = rng.normal(size=(count, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    lengths = rng.uniform(shortest, longest, size=(count, 1))
-    return Waves(
-        2 * np.pi * directions / lengths, rng.uniform(0, 2 * np.pi, count), 0.0, np.sqrt(count / 2) / deviation
-    )
-
-
-def _normals(azimuth: np.ndarray, tilt: np.ndarray) -> np.ndarray:
-    return np.stack([np.sin(tilt), np.cos(tilt) * np.sin(azimuth), np.cos(tilt) * np.cos(azimuth)], axis=-1)
-
-
-def make_sample(settings: dict[str, Any]) -> Sample:
-    """Draw the specimen; it depends on `size`, `n_sheets` and `seed` alone.
+def make_sample(settings: dict[str, Any]) -> Any:
+    """Draw the specimen that `specimen` names, as formulas; it lies inside the reconstruction circle.
 
     Parameters
     ----------
     settings : dict
         The section `phantom` of the configuration.
-
-    Returns
-    -------
-    Sample
-        A cleaved crystal that lies inside the reconstruction circle.
     """
-    depth, width = settings["size"][0], settings["size"][1]
-    radius = width / 2
-    rng = np.random.default_rng([settings["seed"], 0])
-    n_faces = 7
-    azimuth = (np.arange(n_faces) + rng.uniform(-0.25, 0.25, n_faces)) * 2 * np.pi / n_faces + rng.uniform(0, 2 * np.pi)
-    distance = radius * rng.uniform(0.66, 0.80, n_faces)
-    faces = np.concatenate([_normals(azimuth, rng.uniform(-0.2, 0.2, n_faces)), distance[:, None]], axis=1)
-
-    count = max(3, round(width / 18)) if settings["n_sheets"] is None else settings["n_sheets"]
-    family = rng.uniform(0, np.pi)
-    # Most sheets follow one lattice plane; one in five lies across it.
-    across = (np.arange(count) % 5 == 4) * rng.uniform(0.9, 1.4)
-    span = [radius, radius, depth, depth]
-    place = (np.arange(count) + rng.uniform(0.2, 0.8, count)) / max(count, 1)
-    sheets = Sheets(
-        normals=_normals(family + across + rng.normal(0, 0.06, count), rng.normal(0.15, 0.1, count)),
-        offsets=1.44 * radius * (place - 0.5),
-        thicknesses=rng.uniform(3.0, 6.0, count),
-        strengths=rng.uniform(0.9, 1.1, count),
-        bends=rng.uniform([0.02, 1.2, 0], [0.06, 3.0, 2 * np.pi], (count, 3)) * [radius, radius, 1],
-        extents=rng.uniform([-0.25, 0.45, -0.3, 0.6], [0.25, 0.95, 0.3, 1.2], (count, 4)) * span,
-    )
-    n_voids = max(2, round(depth * width**2 / 200_000))
-    angle, reach = rng.uniform(0, 2 * np.pi, n_voids), 0.6 * radius * np.sqrt(rng.uniform(0, 1, n_voids))
-    centres = [rng.uniform(-0.5, 0.5, n_voids) * depth, reach * np.sin(angle), reach * np.cos(angle)]
-    voids = np.stack([*centres, *(rng.uniform(0.02, 0.06, (3, n_voids)) * radius + 1.5)], axis=1)
-    drift = _waves(rng, 8, 0.6 * width, 1.5 * width, 1.0)
-    roughness = _waves(rng, 6, 0.15 * width, 0.5 * width, 0.012 * radius)
-    sample = Sample(faces, 0.94 * radius, roughness, sheets, voids, drift)
-    # Mean 0 and standard deviation 1 inside the crystal, so that the setting means the same for every seed.
-    plane = np.linspace(-radius, radius, 32)
-    grid = np.meshgrid(np.linspace(-0.5, 0.5, 8) * depth, plane, plane, indexing="ij", sparse=True)
-    values = drift(*grid)[_crystal_distance(sample, *grid) < 0]
-    centred = Waves(drift.vectors, drift.phases, values.mean() * drift.std, values.std() * drift.std)
-    return replace(sample, drift=centred)
+    return SPECIMENS[settings["specimen"]].make(settings)
 
 
-def _crystal_distance(sample: Sample, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Signed distance to the crystal's surface in voxels, negative inside."""
-    distance = np.full(np.broadcast(z, y, x).shape, -np.inf)
-    for nz, ny, nx, offset in sample.faces:
-        np.maximum(distance, nz * z + ny * y + nx * x - offset, out=distance)
-    distance += sample.roughness(z, y, x)
-    # Sharp corners are cut: whatever left the circle would be reconstructed as streaks.
-    return np.maximum(distance, np.hypot(y, x) - sample.reach)
-
-
-def _sheet_fraction(sheets: Sheets, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of each voxel that lies in a sheet, 0 … 1, and the sheet's strength there."""
-    fraction = np.zeros(np.broadcast(z, y, x).shape)
-    strength = np.ones_like(fraction)
-    for i in range(len(sheets.offsets)):
-        nz, ny, nx = sheets.normals[i]
-        level = np.hypot(ny, nx)
-        along = (-nx * y + ny * x) / level
-        amplitude, wavelength, phase = sheets.bends[i]
-        bend = amplitude * np.sin(2 * np.pi * (along + 0.25 * z) / wavelength + phase)
-        distance = np.abs(nz * z + ny * y + nx * x - sheets.offsets[i] - bend)
-        along_0, along_r, z_0, z_r = sheets.extents[i]
-        rim = 1 - ((along - along_0) / along_r) ** 2 - ((z - z_0) / z_r) ** 2
-        # A sheet thins out towards its rim, as a lens does.
-        half = 0.5 * sheets.thicknesses[i] * np.sqrt(np.clip(4 * rim, 0, 1))
-        here = np.clip(0.5 + half - distance, 0, 1) * (half > 0)
-        strength = np.where(here > fraction, sheets.strengths[i], strength)
-        fraction = np.maximum(fraction, here)
-    return fraction, strength
-
-
-def draw_slice(sample: Sample, settings: dict[str, Any], index: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_slice(sample: Any, settings: dict[str, Any], index: int) -> tuple[np.ndarray, np.ndarray]:
     """One slice of the specimen.
 
     Parameters
     ----------
-    sample : Sample
+    sample : object
         From `make_sample`.
     settings : dict
         The section `phantom`.
@@ -175,29 +48,9 @@ def draw_slice(sample: Sample, settings: dict[str, Any], index: int) -> tuple[np
     attenuation : ndarray, float32, (y, x)
         Linear attenuation coefficient in 1/mm, with partial volume at the borders.
     truth : ndarray, uint8, (y, x)
-        Index into `CLASSES`, by the phase that fills most of the voxel.
+        Index into the specimen's classes, by the phase that fills most of the voxel.
     """
-    depth, width = settings["size"][0], settings["size"][1]
-    y, x = np.meshgrid(*(np.arange(width) - width // 2,) * 2, indexing="ij", sparse=True)
-    z = np.asarray(index - depth / 2)
-    distance = _crystal_distance(sample, z, y, x)
-    solid = np.clip(0.5 - distance, 0, 1)
-    for cz, cy, cx, rz, ry, rx in sample.voids:
-        radial = np.sqrt(((z - cz) / rz) ** 2 + ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2)
-        solid = np.minimum(solid, np.clip(0.5 + (radial - 1) * min(ry, rx), 0, 1))
-    shell = np.clip(0.5 + distance + settings["boundary_voxels"], 0, 1)
-    sheet, strength = _sheet_fraction(sample.sheets, z, y, x)
-
-    phases = settings["attenuation"]
-    inner = phases["matrix"] + sheet * strength * (phases["intergrowth"] - phases["matrix"])
-    attenuation = solid * (inner + shell * (phases["boundary"] - inner))
-    attenuation *= 1 + settings["drift"] * sample.drift(z, y, x)
-
-    truth = np.full((width, width), MATRIX, np.uint8)
-    truth[sheet > 0.5] = INTERGROWTH
-    truth[shell > 0.5] = BOUNDARY
-    truth[solid <= 0.5] = BACKGROUND
-    return attenuation.astype(np.float32), truth
+    return SPECIMENS[settings["specimen"]].draw(sample, settings, index)
 
 
 def detector_gain(settings: dict[str, Any], index: int) -> np.ndarray:
@@ -239,7 +92,7 @@ def measure_slice(attenuation: np.ndarray, settings: dict[str, Any], index: int)
     return iradon(sinogram / step_mm, angles, filter_name="shepp-logan", circle=True).astype(np.float32)
 
 
-def _make_slice(task: tuple[Sample, dict[str, Any], int]) -> tuple[np.ndarray, np.ndarray]:
+def _make_slice(task: tuple[Any, dict[str, Any], int]) -> tuple[np.ndarray, np.ndarray]:
     sample, settings, index = task
     attenuation, truth = draw_slice(sample, settings, index)
     return measure_slice(attenuation, settings, index), truth
@@ -267,15 +120,16 @@ def _check(settings: dict[str, Any]) -> None:
             "square slices: parallel-beam projections turn about the slice's centre",
             f"set size to [{depth}, {width}, {width}]",
         )
-    phases = settings["attenuation"]
-    if not 0 < phases["matrix"] < phases["intergrowth"] < phases["boundary"]:
+    specimen = SPECIMENS[settings["specimen"]]
+    phases = specimen.attenuations(settings)
+    if not min(phases.values()) > 0 or list(phases.values()) != sorted(set(phases.values())):
         raise InputError(
-            "phantom.attenuation",
-            f"matrix {phases['matrix']}, intergrowth {phases['intergrowth']}, boundary {phases['boundary']} 1/mm",
-            "0 < matrix < intergrowth < boundary, the order of the class names",
-            "mend the three attenuations",
+            f"phantom.{specimen.section}",
+            ", ".join(f"{name} {value}" for name, value in phases.items()) + " 1/mm",
+            f"0 < {' < '.join(phases)}, the order of the class names",
+            "mend the attenuations",
         )
-    longest = phases["boundary"] * width * settings["voxel_size_um"] * 1e-3
+    longest = max(phases.values()) * width * settings["voxel_size_um"] * 1e-3
     if settings["hardening"] * 2 * longest >= 1:
         raise InputError(
             "phantom.hardening",
@@ -296,7 +150,7 @@ def _describe(file: h5py.File, data: h5py.Dataset, settings: dict[str, Any]) -> 
     data.attrs["voxel_size_units"] = "um"
     for name in ("detection_system/objective/resolution", "detector/pixel_size_x", "detector/pixel_size_y"):
         file.create_dataset(f"measurement/instrument/{name}", data=size_um).attrs["units"] = "um"
-    file.create_dataset("measurement/sample/name", data="simulated crystal with intergrowth sheets")
+    file.create_dataset("measurement/sample/name", data=SPECIMENS[settings["specimen"]].title)
     file.create_dataset("process/reconstruction/algorithm", data="filtered back-projection, Shepp-Logan")
     file.create_dataset("process/acquisition/number_of_angles", data=settings["angles"])
 
@@ -331,8 +185,9 @@ def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any], w
     `workers` is.
     """
     _check(settings)
+    names = SPECIMENS[settings["specimen"]].classes
     shape = (settings["size"][0], settings["size"][1], settings["size"][2])
-    voxels, sums = np.zeros(len(CLASSES), np.int64), np.zeros(len(CLASSES))
+    voxels, sums = np.zeros(len(names), np.int64), np.zeros(len(names))
     with ExitStack() as stack:
         scan = stack.enter_context(h5py.File(stack.enter_context(atomic_path(out)), "w"))
         labels = stack.enter_context(h5py.File(stack.enter_context(atomic_path(truth_out)), "w"))
@@ -340,13 +195,13 @@ def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any], w
         data = scan.create_dataset("exchange/data", shape, "float32", chunks=chunks, track_times=False)
         truth = labels.create_dataset("truth", shape, "uint8", chunks=chunks, track_times=False)
         _describe(scan, data, settings)
-        truth.attrs["classes"] = list(CLASSES)
+        truth.attrs["classes"] = list(names)
         truth.attrs["axes"] = "z:y:x"
         slices = tqdm(_slices(settings, workers), desc="simulate", total=shape[0], unit="slice", mininterval=5)
         for index, (grey, label) in enumerate(slices):
             data[index], truth[index] = grey, label
-            voxels += np.bincount(label.ravel(), minlength=len(CLASSES))
-            sums += np.bincount(label.ravel(), grey.ravel(), minlength=len(CLASSES))
-    per_class = zip(CLASSES, voxels.tolist(), (sums / np.maximum(voxels, 1)).tolist(), strict=True)
+            voxels += np.bincount(label.ravel(), minlength=len(names))
+            sums += np.bincount(label.ravel(), grey.ravel(), minlength=len(names))
+    per_class = zip(names, voxels.tolist(), (sums / np.maximum(voxels, 1)).tolist(), strict=True)
     classes = {name: {"voxels": count, "mean": mean} for name, count, mean in per_class}
     return {"shape": list(shape), "classes": classes}

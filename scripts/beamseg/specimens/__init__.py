@@ -1,0 +1,40 @@
+"""What a phantom may be of: each specimen is a few formulas, drawn once from a seed and evaluated slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import ceramic, crystal, sand
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """What `simulate` needs of a specimen; `section` of the settings holds its attenuations, dimmest first."""
+
+    title: str
+    section: str
+    classes: tuple[str, ...]
+    make: Callable[[dict[str, Any]], Any]
+    draw: Callable[[Any, dict[str, Any], int], tuple[np.ndarray, np.ndarray]]
+
+    def attenuations(self, settings: dict[str, Any]) -> dict[str, float]:
+        """Phase -> 1/mm, in the order of the section, which is to be their order."""
+        values = settings
+        for key in self.section.split("."):
+            values = values[key]
+        return dict(values)
+
+
+SPECIMENS = {
+    "crystal": Specimen(
+        "simulated crystal with intergrowth sheets", "attenuation", crystal.CLASSES, crystal.make, crystal.draw
+    ),
+    "sand": Specimen("simulated sand", "sand.attenuation", sand.CLASSES, sand.make, sand.draw),
+    "ceramic": Specimen(
+        "simulated ceramic prism with a crack", "ceramic.attenuation", ceramic.CLASSES, ceramic.make, ceramic.draw
+    ),
+}
