@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import training_case as case
-from beamseg import device
+from beamseg import augment, device
 from beamseg.checkpoint import Resume
 from beamseg.errors import InputError
 from beamseg.models import load_weights
-from beamseg.training import learning_rate, n_steps
+from beamseg.training import learning_rate, n_steps, strengthen
 from beamseg.volumes import ArrayVolume
 
 
@@ -121,6 +121,29 @@ def test_labels_that_are_no_class(tmp_path: Path) -> None:
             seed=0,
             device="cpu",
         )
+
+
+def test_the_first_share_of_a_batch_is_strong() -> None:
+    photometry = case.section("train")["photometry"] | {"probability": 1.0}
+    images = torch.rand(5, 3, 16, 16)
+    inside = torch.ones_like(images, dtype=torch.bool)
+    inside[:, :, :, :4] = False
+    images *= inside
+    mixed = strengthen(images, inside, 0.5, photometry, seed=1, step=7)
+    drawn = augment.draw_photometry(1, 7, 2, photometry)
+    assert torch.equal(mixed[:2], augment.apply_photometry(images[:2], inside[:2], drawn))
+    assert (mixed[:2] - images[:2]).abs().amax() > 0.1
+    assert torch.equal(mixed[2:], images[2:])
+    assert not mixed[..., :4].any()
+
+
+def test_strong_crops_change_the_training_and_their_settings_alone_do_not(undisturbed: Path, tmp_path: Path) -> None:
+    quiet, strong = tmp_path / "quiet", tmp_path / "strong"
+    quiet.mkdir(), strong.mkdir()
+    case.run_train(quiet, photometry=case.section("train")["photometry"] | {"shading": 0.9})
+    case.run_train(strong, strong_share=0.5)
+    assert load_bits(quiet) == load_bits(undisturbed.parent)
+    assert load_bits(strong) != load_bits(undisturbed.parent)
 
 
 def test_steps_go_by_epochs_unless_given() -> None:

@@ -15,8 +15,18 @@ from .crops import Crops
 from .device import choose
 from .losses import labelled, loss_named
 from .models import build_model, save_weights
-from .training import Curves, check_labels, class_rates, learning_rate, n_steps, seed_torch, weak_images, weak_labels
-from .volumes import Volume
+from .training import (
+    Curves,
+    check_labels,
+    class_rates,
+    learning_rate,
+    n_steps,
+    seed_torch,
+    strengthen,
+    weak_images,
+    weak_labels,
+)
+from .volumes import OUTSIDE, Volume
 
 
 def train(
@@ -98,6 +108,9 @@ def train(
             check_labels(label, n_classes)
             which = augment.draw_geometry(seed, step, crops.batch)
             images, target = weak_images(grey, which, compute), weak_labels(label, which, compute)
+            if settings["strong_share"]:
+                inside = augment.apply_geometry(torch.from_numpy(grey != OUTSIDE).to(compute.device), which)
+                images = strengthen(images, inside, settings["strong_share"], settings["photometry"], seed, step)
             lr = learning_rate(step, steps, settings["lr"])
             for group in optimizer.param_groups:
                 group["lr"] = lr

@@ -42,6 +42,21 @@ def weak_images(grey: np.ndarray, which: np.ndarray, compute: Compute) -> torch.
     return augment.apply_geometry(images, which).contiguous(memory_format=torch.channels_last)
 
 
+def strengthen(
+    images: torch.Tensor, inside: torch.Tensor, share: float, photometry: dict[str, Any], seed: int, step: int
+) -> torch.Tensor:
+    """The batch with strong photometry on its first `share` of crops; images and `inside` (field of view) (n, c, y, x).
+
+    The paper's baseline of a single stage (section IV-D): half of a batch is strong, and there is no teacher.
+    """
+    strong = round(share * len(images))
+    if not strong:
+        return images
+    drawn = augment.draw_photometry(seed, step, strong, photometry)
+    changed = augment.apply_photometry(images[:strong], inside[:strong], drawn)
+    return torch.cat([changed, images[strong:]]).contiguous(memory_format=torch.channels_last)
+
+
 def weak_labels(labels: np.ndarray, which: np.ndarray, compute: Compute) -> torch.Tensor:
     """Labels uint8 (n, y, x), turned as their images, on the device."""
     return augment.apply_geometry(torch.from_numpy(labels).to(compute.device), which)
