@@ -12,6 +12,8 @@ from .errors import InputError
 from .init import init
 from .preview import preview
 from .recover import recover
+from .studies import SCALES, known_studies
+from .study import run_study
 
 BASEDIR = Path(__file__).resolve().parents[2]
 
@@ -48,6 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("show_config", help="each value of a sample and the layer it came from")
     command.add_argument("sample")
     commands.add_parser("recover", help="after a killed snakemake: end its jobs and unlock the directory")
+    command = commands.add_parser("study", help="cells of settings over seeds, their metrics in one table")
+    command.add_argument("name", nargs="?", help="a study of config/studies, or a file; none lists them")
+    command.add_argument("--scale", choices=SCALES, default="smoke", help="minutes, within an hour, or for a GPU")
+    command.add_argument("--profile", default="default", help="default, slurm, or a folder of your own")
+    command.add_argument("--cores", help="cores of this machine (default: all)")
+    command.add_argument("--dry-run", "-n", action="store_true", help="show the jobs")
     args = parser.parse_args(arguments)
     workdir = args.directory.resolve()
     try:
@@ -65,6 +73,18 @@ def main(arguments: list[str] | None = None) -> int:
             print(show_config(args.sample, workdir))
         elif args.command == "recover":
             return recover(workdir, BASEDIR)
+        elif args.command == "study" and args.name is None:
+            print(*known_studies(workdir, BASEDIR), sep="\n")
+        elif args.command == "study":
+            return run_study(
+                args.name,
+                args.scale,
+                workdir,
+                BASEDIR,
+                profile=args.profile,
+                cores=args.cores,
+                dry_run=args.dry_run,
+            )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

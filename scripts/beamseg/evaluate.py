@@ -25,6 +25,7 @@ DEFINITIONS = {
     "dice": "2 |A and B| / (|A| + |B|), over all of the field of view; null if the truth has no such voxel",
     "mean_iou": "mean over the classes of the truth that are present and not background; mean_dice likewise",
     "voxels": "of the class in the truth, where it was measured",
+    "moves": "voxels by class of the pseudo-labels (rows) and of this stage (columns); last is unlabelled",
     "agreement": "equal: share of voxels with the same class in both stages; classes: IoU of the two stages",
 }
 
@@ -208,6 +209,8 @@ def _describe(
         found = metrics.agreement(small)
         both = {"stages": [a, b], "equal": found["equal"], "classes": dict(zip(names, found["classes"], strict=True))}
         result["agreement"].append(both)
+        if a == first:
+            result["stages"][b]["moves"] = small.tolist()
         if (a, b) == (first, result["product"]["stage"]):
             result["moves"] = {"from": a, "to": b, "voxels": small.tolist()}
     product = counts.per_slice[result["product"]["stage"]]

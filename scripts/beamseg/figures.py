@@ -75,6 +75,12 @@ def save(
         temporary.write_bytes(small.getvalue())
 
 
+def save_svg(figure: Figure, path: str | Path) -> None:
+    """Write an SVG; bytes depend on the figure alone."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
+
+
 def thin(image: np.ndarray, most: int) -> np.ndarray:
     """Every n-th row and column of (y, x), so that neither is longer than `most`."""
     step = max(1, -(-max(image.shape) // most))

@@ -108,7 +108,7 @@ def job(snakemake: Any) -> Iterator[None]:
             sys.stdout, sys.stderr = stdout, stderr
             for number, handler in previous:
                 signal.signal(number, handler)
-            entry["seconds"] = round(time.monotonic() - started, 1)
+            entry["seconds"] = round(time.monotonic() - started, 3)
             peak = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
             entry["max_rss_mb"] = round(max(peak) / 1024)
             write_json(record, entry)

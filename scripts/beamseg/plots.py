@@ -241,3 +241,40 @@ def profile(result: dict[str, Any], slice_um: float | None) -> Figure:
     names = [row["name"] for row in table]
     figures.legend(figure, names, colours)
     return figure
+
+
+def study(
+    cells: list[str],
+    series: dict[str, tuple[str, str, list[tuple[float | None, float | None]]]],
+    paper: dict[str, list[float | None]],
+) -> Figure:
+    """A panel per quantity, a line per cell: mean and standard deviation over seeds, and the paper's number hollow.
+
+    `series` key -> (quantity, name, (mean, deviation) per cell); `paper` key -> number per cell, for keys of `series`.
+    """
+    panels = list(dict.fromkeys(quantity for quantity, _, _ in series.values()))
+    figure = Figure(figsize=(1.6 + 3.1 * len(panels), 1.3 + 0.3 * len(cells)))
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    tints = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]
+    for place, panel in zip(axes, panels, strict=True):
+        shown = [(key, name, values) for key, (quantity, name, values) in series.items() if quantity == panel]
+        for index, (key, name, values) in enumerate(shown):
+            tint = tints[index % len(tints)]
+            # Series stand a little above each other, so that none hides another.
+            offset = 0.22 * (index - (len(shown) - 1) / 2)
+            for row, (mean, deviation) in enumerate(values):
+                if mean is not None:
+                    label = name if row == next(i for i, (m, _) in enumerate(values) if m is not None) else None
+                    place.errorbar(mean, row + offset, xerr=deviation, fmt="o", color=tint, markersize=4.5, label=label)
+                if (theirs := paper.get(key, [None] * len(cells))[row]) is not None:
+                    place.plot(theirs, row + offset, "D", mfc="none", mec=tint, markersize=5.5)
+        place.set(title=panel if panel.endswith(", s") else f"{panel}, %", yticks=range(len(cells)))
+        place.grid(True)
+        place.set_axisbelow(True)
+        if place.get_legend_handles_labels()[0]:
+            place.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=2.8)
+    axes[0].set_yticklabels(cells)
+    axes[0].invert_yaxis()
+    if paper:
+        figure.supxlabel("filled: measured here; hollow: the paper", fontsize=8)
+    return figure
