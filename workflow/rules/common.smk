@@ -11,7 +11,9 @@ from snakemake.exceptions import WorkflowError
 # folder to their path, where an installation of another checkout would come first.
 LIBRARY = str(Path(workflow.basedir, "scripts").resolve())
 sys.path.insert(0, LIBRARY)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [LIBRARY, os.environ.get("PYTHONPATH")]))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [LIBRARY, os.environ.get("PYTHONPATH")])
+)
 
 from beamseg import runs as graph
 from beamseg.code import code_digest
