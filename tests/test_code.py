@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from beamseg.code import _module, code_digest
+import beamseg
+from beamseg.code import _module, code_digest, lead_the_path
 
 
 @pytest.fixture
@@ -48,3 +54,14 @@ def test_every_rule_has_a_digest_and_training_does_not_reach_the_report():
     names = {path.stem for path in reached}
     assert "crops" in names
     assert not names & {"report", "evaluate", "figures", "export"}
+
+
+def test_processes_started_from_here_import_this_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beamseg").mkdir()
+    (tmp_path / "beamseg" / "__init__.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    lead_the_path()
+    lead_the_path()
+    found = subprocess.check_output([sys.executable, "-c", "import beamseg; print(beamseg.__file__)"], text=True)
+    assert Path(found.strip()) == Path(beamseg.__file__)
+    assert os.environ["PYTHONPATH"].split(os.pathsep)[1:] == [str(tmp_path)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 from functools import cache
 from pathlib import Path
 
@@ -71,3 +72,13 @@ def _imported(node: ast.ImportFrom, path: Path, scripts: Path) -> list[Path]:
 def _files(target: Path) -> list[Path]:
     """The file or package that a dotted name under scripts/ stands for; nothing for other people's libraries."""
     return [path for path in (target.with_suffix(".py"), target / "__init__.py") if path.is_file()]
+
+
+def lead_the_path() -> None:
+    """Let processes that are started from here import this library, whatever is installed.
+
+    Snakemake appends the scripts' folder to its jobs' path, where an installation of another checkout comes first.
+    """
+    ours = str(SCRIPTS)
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([ours, *(folder for folder in given if folder not in ("", ours))])

@@ -1,22 +1,16 @@
 """Functions of the rules: which run, which settings, which files. No rule stands here."""
 
 import math
-import os
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# The library beside the scripts serves the Snakefile and, by the environment, its jobs: Snakemake appends the scripts'
-# folder to their path, where an installation of another checkout would come first.
-LIBRARY = str(Path(workflow.basedir, "scripts").resolve())
-sys.path.insert(0, LIBRARY)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [LIBRARY, os.environ.get("PYTHONPATH")])
-)
+# Scripts find the library beside them; the Snakefile needs to be told where that is.
+sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
 from beamseg import runs as graph
-from beamseg.code import code_digest
+from beamseg.code import code_digest, lead_the_path
 from beamseg.config import load_runs
 from beamseg.errors import InputError
 from beamseg.provenance import read_json
@@ -28,6 +22,9 @@ try:
     RUNS = graph.Runs(RUNS)
 except InputError as error:
     raise WorkflowError(str(error))
+
+
+lead_the_path()
 
 
 wildcard_constraints:
