@@ -28,7 +28,7 @@ from .volumes import MAX_GREY, ArrayVolume, TableVolume, Volume, normalize_block
 
 CROP = (64, 512, 512)
 LOOKS = 16
-OF_THE_ROW = ("sample", "path", "dataset", "group", "truth", "labels", "bundle", "samples", "preset", "voxel_size_um")
+OF_THE_ROW = ("sample", "path", "dataset", "group", "truth", "bundle", "samples", "preset", "voxel_size_um")
 
 
 def best_window(slices: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
@@ -158,7 +158,9 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     settings["self_correct"] = {**settings["self_correct"], "steps": steps}
     # The crop is cut from the corrected scan; cupping, say, would be another one about the crop's own middle.
     settings["normalize"] = {**settings["normalize"], "shading": "none", "rings": "none", "denoise": "none"}
-    settings["labels"] = {**settings["labels"], "path": ""}
+    # Labels are of the whole scan; the crop is trained on its clusters.
+    settings["labels"] = {**settings["labels"], "path": None}
+    settings["label_source"] = "clusters"
     settings["ingest"] = {**settings["ingest"], "axes": None, "flip": None, "level": 0}  # the crop is z, y, x
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
     (folder / "config" / "samples.tsv").write_text(f"sample\tpath\n{sample}\t../crop.h5\n")
