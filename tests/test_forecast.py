@@ -17,7 +17,7 @@ from beamseg.readers import open_source
 BASEDIR = Path(__file__).resolve().parents[1]
 SETTINGS: dict[str, Any] = {
     "train": {"crop": 96, "steps": 0, "epochs": 2, "batch": 4},
-    "self_correct": {"steps": 7, "epochs": 0, "batch": 4},
+    "self_correct": {"steps": 7, "epochs": 0, "batch": 4, "anchor": 0.7},
     "segment": {"overlap": 0.5},
     "stage3": "unbiased_teacher",
     "refine": ["mpp", "scm"],
@@ -51,7 +51,9 @@ def test_seconds_by_hand() -> None:
 def test_training_by_hand() -> None:
     found = training_seconds(30, RATES, SETTINGS)
     assert found["train"] == (15, 75.0)  # 2 epochs of 30 slices in batches of 4
-    assert found["self_correct"] == (7, pytest.approx(49.0))
+    assert found["self_correct"] == (7, pytest.approx(7 * 5.0 * 1.6))
+    alone = {**SETTINGS, "self_correct": {**SETTINGS["self_correct"], "anchor": 0.0}}
+    assert training_seconds(30, RATES, alone)["self_correct"] == (7, pytest.approx(7 * 5.0 * 1.3))
     assert set(training_seconds(30, RATES, {**SETTINGS, "stage3": "none"})) == {"train"}
 
 

@@ -165,12 +165,13 @@ def stage_seconds(
 def training_seconds(slices: int, rates: dict[str, float], settings: dict[str, Any]) -> dict[str, tuple[int, float]]:
     """(steps, seconds) of stages 2 and 3 of a group whose reference scans have so many slices.
 
-    A step of stage 3 also asks the teacher, which costs about 0.4 of a step.
+    A step of stage 3 also asks the teacher and, where it is anchored, stage 2; each costs about 0.3 of a step.
     """
     steps = {stage: n_steps(settings[stage], slices) for stage in ("train", "self_correct")}
     found = {"train": (steps["train"], steps["train"] * rates["step"])}
     if settings["stage3"] != "none":
-        found["self_correct"] = (steps["self_correct"], steps["self_correct"] * rates["step"] * 1.4)
+        asked = 1 + bool(settings["self_correct"]["anchor"])
+        found["self_correct"] = (steps["self_correct"], steps["self_correct"] * rates["step"] * (1 + 0.3 * asked))
     return found
 
 
