@@ -93,7 +93,7 @@ def histogram(grey: np.ndarray) -> np.ndarray:
 def against_kmeans(size: int, repeats: int, tolerance: float) -> None:
     """k-means of a volume in memory; scikit-learn's own tolerance, 1e-4, stops it early, 0 lets it end."""
     grey = phases(np.random.default_rng(0), (size, size, size))
-    voxels = grey.reshape(-1, 1).astype(np.float32)
+    voxels = grey.reshape(-1, 1).astype(np.float64)  # in float32 its sums over 10⁸ voxels lose 0.2 % of the inertia
 
     def theirs() -> np.ndarray:
         model = KMeans(4, n_init=1, tol=tolerance, random_state=0).fit(voxels)

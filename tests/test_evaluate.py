@@ -285,7 +285,7 @@ def test_counts_add_in_any_order() -> None:
     orders = (range(SHAPE[0]), reversed(range(SHAPE[0])))
     found = []
     for order in orders:
-        counts = Counts(list(NAMES), SHAPE[0])
+        counts = Counts(list(NAMES), SHAPE[0], K)
         for z in order:
             counts.add(z, [stages[name][z] for name in NAMES], truth[z], None)
         found.append(counts)

@@ -18,13 +18,16 @@ MAX_TRUTH = 252
 
 
 class Counts:
-    """Additive counts of all stages over windows of the volume; `add` in any order, sums are exact."""
+    """Additive counts of all stages over windows of the volume; `add` in any order, sums are exact.
 
-    def __init__(self, names: list[str], n_slices: int) -> None:
+    `per_slice` holds the labels below `n_labels` alone, since it is what grows with the volume.
+    """
+
+    def __init__(self, names: list[str], n_slices: int, n_labels: int) -> None:
         self.names = names
         self.truth = {name: np.zeros((256, 256), np.int64) for name in names}
         self.pairs = {(a, b): np.zeros((256, 256), np.int64) for i, a in enumerate(names) for b in names[i + 1 :]}
-        self.per_slice = {name: np.zeros((n_slices, 256), np.int64) for name in names}
+        self.per_slice = {name: np.zeros((n_slices, n_labels), np.int64) for name in names}
         self.disputed = np.zeros(n_slices, np.int64)
         self.compared = np.zeros(n_slices, np.int64)
         self.confidence = {name: np.zeros(256, np.int64) for name in names}
@@ -34,7 +37,8 @@ class Counts:
         for i, (name, label) in enumerate(zip(self.names, labels, strict=True)):
             counts = metrics.contingency(label, truth)
             self.truth[name] += counts
-            self.per_slice[name][z] += counts.sum(axis=1)
+            per_slice = self.per_slice[name][z]
+            per_slice += counts.sum(axis=1)[: len(per_slice)]
             for j in range(i + 1, len(labels)):
                 self.pairs[name, self.names[j]] += metrics.contingency(label, labels[j])
             if confidence is not None:
@@ -88,7 +92,8 @@ def count(
     `lookup` is the truth map, value -> value, 255 for what is left out.
     """
     shape = next(iter(stages.values())).shape
-    counts = Counts(list(stages), shape[0])
+    n_labels = int(np.max(to_class, where=to_class != UNLABELLED, initial=0)) + 1
+    counts = Counts(list(stages), shape[0], n_labels)
     # Per voxel: a byte per stage and its class, truth (read and coded), labels, confidence, and room for the indices.
     per_voxel = 2 * len(stages) + 24
     with tqdm(total=int(np.prod(shape)), unit="voxel", unit_scale=True, desc="evaluate", mininterval=5) as progress:
