@@ -34,15 +34,6 @@ def apply_geometry(images: torch.Tensor, which: np.ndarray) -> torch.Tensor:
     return torch.stack(turned)
 
 
-def invert_geometry(images: torch.Tensor, which: np.ndarray) -> torch.Tensor:
-    """Undo `apply_geometry`."""
-    turned = [
-        torch.rot90(image.flip(-1) if g >= 4 else image, -(int(g) % 4), (-2, -1))
-        for image, g in zip(images, which, strict=True)
-    ]
-    return torch.stack(turned)
-
-
 def _turn(image: torch.Tensor, g: int) -> torch.Tensor:
     image = torch.rot90(image, g % 4, (-2, -1))
     return image.flip(-1) if g >= 4 else image

@@ -42,8 +42,9 @@ def open_source(
     flip: Sequence[str] | None = None,
     level: int = 0,
     allow_gaps: bool = False,
+    colours: bool = False,
 ) -> Source:
-    """Open a scan.
+    """Open a scan, or a label file.
 
     Parameters
     ----------
@@ -59,33 +60,14 @@ def open_source(
         Of a multiscale OME-Zarr, 0 is the finest.
     allow_gaps : bool
         Whether numbers may be missing between the slices of a folder.
+    colours : bool
+        Whether colour images are let through, as masks of labels may be.
 
     Raises
     ------
     InputError
         For whatever is missing, unreadable, truncated, ambiguous or not a grey-valued 3-D volume.
     """
-    source = open_any(path, dataset, axes=axes, flip=flip, level=level, allow_gaps=allow_gaps)
-    if source.channels:
-        raise InputError(
-            Path(path),
-            f"colour images of {source.channels} channels",
-            "one grey value per voxel",
-            "convert the images to grey, or give this path as labels or truth if the colours are classes",
-        )
-    return source
-
-
-def open_any(
-    path: str | Path,
-    dataset: str | None = None,
-    *,
-    axes: str | None = None,
-    flip: Sequence[str] | None = None,
-    level: int = 0,
-    allow_gaps: bool = False,
-) -> Source:
-    """Open a scan or a label file; colour images are allowed. See `open_source`."""
     path = Path(path)
     options = ReadOptions(dataset, axes, None if flip is None else tuple(flip), level, allow_gaps)
     try:
@@ -97,6 +79,13 @@ def open_any(
             "a scan that you may read",
             "ask its owner for permission to read it (ls -l shows the permissions), or check the disk",
         ) from error
+    if source.channels and not colours:
+        raise InputError(
+            path,
+            f"colour images of {source.channels} channels",
+            "one grey value per voxel",
+            "convert the images to grey, or give this path as labels or truth if the colours are classes",
+        )
     return oriented(source, options.axes or source.axes, source.flip if options.flip is None else options.flip)
 
 

@@ -83,9 +83,9 @@ def open_labels(path: str | Path, dataset: str | None = None, **how: Any) -> Lab
     InputError
         As `open_source`; and for colour masks of more than 64 colours (smoothed or JPEG-compressed ones).
     """
-    from . import open_any
+    from . import open_source
 
-    source = open_any(path, dataset, **how)
+    source = open_source(path, dataset, colours=True, **how)
     if not source.channels:
         return Labels(source)
     if source.dtype != np.uint8:

@@ -8,17 +8,14 @@ import numpy as np
 
 from ..errors import InputError
 from .raw import check_type
-from .source import AGAIN, ReadOptions, Source, native
+from .source import AGAIN, ReadOptions, Source, begins_with, native
 
 MAGIC = b"\x93NUMPY"
 
 
 def matches(path: Path) -> bool:
     """Whether the file begins as a .npy file does."""
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    return begins_with(path, MAGIC)
 
 
 def open_source(path: Path, options: ReadOptions) -> Source:

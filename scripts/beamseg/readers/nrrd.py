@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from .raw import mapped, text_fields, whole_numbers
-from .source import ReadOptions, Source, native, sizes_um
+from .source import ReadOptions, Source, begins_with, native, sizes_um
 
 HEAD = 65536
 MAGIC = b"NRRD000"
@@ -28,10 +28,7 @@ NAMES = {name: code for code, names in TYPES.items() for name in names}
 
 def matches(path: Path) -> bool:
     """Whether the file begins as a NRRD does."""
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    return begins_with(path, MAGIC)
 
 
 def open_source(path: Path, options: ReadOptions) -> Source:

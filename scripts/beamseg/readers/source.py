@@ -212,6 +212,14 @@ def known_size(source: Source, configured: Any = None) -> tuple[list[float] | No
     return size, []
 
 
+def begins_with(path: Path, *magics: bytes) -> bool:
+    """Whether a file's first bytes are one of `magics`; False for a folder."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(max(map(len, magics))).startswith(magics)
+
+
 def to_micrometres(value: float, unit: str) -> float | None:
     """A length in micrometres, or None for a unit that is not a length we know (pixel, inch of a screen)."""
     name = unit.strip().lower()

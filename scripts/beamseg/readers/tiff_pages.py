@@ -12,7 +12,7 @@ import tifffile
 
 from ..errors import InputError
 from .raw import check_type
-from .source import AGAIN, ReadOptions, Source, native, sizes_um, to_micrometres
+from .source import AGAIN, ReadOptions, Source, begins_with, native, sizes_um, to_micrometres
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PRINTERS = (1, 72, 96, 150, 200, 300, 600)  # pixels per unit that programs write without a thought
@@ -20,10 +20,7 @@ PRINTERS = (1, 72, 96, 150, 200, 300, 600)  # pixels per unit that programs writ
 
 def matches(path: Path) -> bool:
     """Whether the file begins as a TIFF or BigTIFF does."""
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(4) in MAGIC
+    return begins_with(path, *MAGIC)
 
 
 def open_tiff(path: Path) -> tifffile.TiffFile:
