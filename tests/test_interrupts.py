@@ -26,7 +26,7 @@ from beamseg.runs import Runs
 from beamseg.summary import run_state
 from workflow import BASEDIR, TINY, Workflow, environment
 
-SLABS = ("normalize", "segment_stage2", "segment_stage3", "refine_mpp", "refine_scm")
+SLABS = ("normalize", "assign", "segment_stage2", "segment_stage3", "refine_mpp", "refine_scm")
 GROUP, SCAN, PART = "results/groups/a", "results/a", "1-of-1.json"
 # Of each stage: what it leaves, the target first, and what shows that it is in the middle of its work.
 STAGES: dict[str, tuple[list[str], str]] = {
@@ -36,6 +36,7 @@ STAGES: dict[str, tuple[list[str], str]] = {
     "plan": ([f"{GROUP}/plan.json"], ""),
     "normalize": ([f"{SCAN}/normalize/{PART}", f"{SCAN}/normalize"], f"{SCAN}/normalize/slab_000000.h5"),
     "pseudo_label": ([f"{GROUP}/classes.json", f"{GROUP}/table.npy"], ""),
+    "assign": ([f"{SCAN}/assign/{PART}", f"{SCAN}/assign"], f"{SCAN}/assign/slab_000000.h5"),
     "train": ([f"{GROUP}/stage2.safetensors", f"{GROUP}/train.csv"], f"{GROUP}/.stage2.resume.pt"),
     "self_correct": (
         [f"{GROUP}/stage3.safetensors", f"{GROUP}/self_correct.csv", f"{GROUP}/verdict.json"],
@@ -60,8 +61,9 @@ STAGES: dict[str, tuple[list[str], str]] = {
 
 
 def small() -> dict:
-    """Four slabs, a saved state after every step, and a cache that stays."""
+    """Four slabs, clusters of each slab, a saved state after every step, and a cache that stays."""
     config = copy.deepcopy(TINY)
+    config["pseudo_label"] = {"scope": "slab"}
     config |= {"keep": "all", "slab_depth": 8, "device": "cpu", "model": {"n_slices": 3}}
     config["train"] |= {"checkpoint_s": 0, "steps": 6}
     config["self_correct"] = {"steps": 4, "batch": 2, "checkpoint_s": 0, "watch": {"crops": 4}}
