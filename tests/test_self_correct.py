@@ -18,9 +18,9 @@ import training_case as case
 from beamseg.device import choose
 from beamseg.models import load_weights
 from beamseg.provenance import read_json
-from beamseg.self_correct import Confidence, anchored, follow, judge, within_margin
+from beamseg.self_correct import Confidence, anchored, follow, judge
 from beamseg.volumes import ArrayVolume
-from beamseg.watch import Watch, mean_iou
+from beamseg.watch import Watch, local_spread, mean_iou, within_margin
 
 FIXED = {"kind": "fixed", "threshold": 0.8, "quantile": 0.5, "align": False}
 
@@ -28,7 +28,7 @@ FIXED = {"kind": "fixed", "threshold": 0.8, "quantile": 0.5, "align": False}
 @pytest.fixture(scope="module")
 def stage2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained until it tells the two classes apart, so that there is something to lose."""
-    return case.run_train(tmp_path_factory.mktemp("stage2"), steps=40, checkpoint_s=60.0)
+    return case.run_train(tmp_path_factory.mktemp("stage2"), steps=40, crop=32, checkpoint_s=60.0)
 
 
 def probabilities(*first_class: float) -> torch.Tensor:
@@ -100,12 +100,36 @@ def test_mean_iou_counts_a_lost_class_as_nothing() -> None:
     assert mean_iou(a, b, 3, [0, 1, 2]) == pytest.approx((1 / 2 + 2 / 3) / 3)
 
 
+def test_local_spread_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beamseg.watch.gaussian_filter", lambda image, sigma: image)
+    monkeypatch.setattr("beamseg.watch.TILE", 2)
+    unit = np.array([[1, 1, 6, 6], [3, 3, 8, 8]]) / 10  # two tiles of 2 x 2
+    grey = np.round(unit * 65535).astype(np.uint16)
+    right = np.array([[0, 0, 0, 0], [1, 1, 1, 1]], dtype=np.uint8)
+    assert local_spread(grey, right) == pytest.approx((0.0, 0.08), abs=1e-5)
+    assert local_spread(grey, np.zeros_like(right)) == pytest.approx((0.08, 0.08), abs=1e-5)
+    lost = np.array([[0, 0, 0, 0], [1, 1, 0, 1]], dtype=np.uint8)  # one of the two pixels given up: {6, 6, 8}, {8}
+    assert local_spread(grey, lost) == pytest.approx((0.08 / 3, 0.08), abs=1e-5)
+    grey[:, 3] = 0  # outside, whatever its label
+    assert local_spread(grey, right) == pytest.approx((0.0, 0.06), abs=1e-5)
+
+
+def test_local_spread_does_not_see_slow_shading_but_lost_pieces() -> None:
+    y, x = np.mgrid[:64, :64]
+    pieces = ((y // 4 + x // 4) % 4 == 0).astype(np.uint8)
+    grey = np.round(20000 + 200.0 * x + 20000.0 * pieces).astype(np.uint16)
+    within, total = local_spread(grey, pieces)
+    by_level = (grey > 30000).astype(np.uint8)  # what a threshold makes of the shading
+    assert within < local_spread(grey, by_level)[0]
+    assert local_spread(grey, np.zeros_like(pieces))[0] == pytest.approx(total)
+
+
 @pytest.fixture
 def watch(stage2: Path) -> Watch:
     model, meta = load_weights(stage2)
     settings = case.section("self_correct")
     watch = Watch.of(model, [ArrayVolume(case.phantom()[0])], meta, settings, 0, choose("cpu"))
-    watch.start = {"rates": [0.9, 0.099, 0.001], "agreement": 1.0, "consistency": 0.8}
+    watch.start = {"rates": [0.9, 0.099, 0.001], "agreement": 1.0, "consistency": 0.8, "unexplained": 0.2}
     return watch
 
 
@@ -117,11 +141,15 @@ def watch(stage2: Path) -> Watch:
         ({"rates": [0.98, 0.02, 0.0]}, "class 1 fell from 9.9% to 2.0% of the pixels"),
         ({"rates": [0.6, 0.4, 0.0]}, "class 1 grew from 9.9% to 40.0% of the pixels"),
         ({"agreement": 0.5}, "only 50% of the pixels agree with stage 2"),
+        (
+            {"unexplained": 0.22},
+            "labels leave 22.0% of the local contrast unexplained, those of stage 2 20.0%",
+        ),
         ({"consistency": 0.7}, "self-consistency 0.700 is below that of stage 2, 0.800"),
     ],
 )
 def test_the_watch_says_what_is_wrong(watch: Watch, change: dict[str, object], wanted: str | None) -> None:
-    found = {"rates": [0.9, 0.099, 0.001], "agreement": 0.9, "consistency": 0.85, **change}
+    found = {"rates": [0.9, 0.099, 0.001], "agreement": 0.9, "consistency": 0.85, "unexplained": 0.205, **change}
     assert watch.failure(found) == wanted
 
 
@@ -164,7 +192,7 @@ def test_sigkill_anywhere_gives_the_same_bits(stage2: Path, tmp_path: Path) -> N
     case.run_self_correct(once, stage2)
     again.mkdir()
     path = os.pathsep.join(map(str, [Path(case.__file__).parents[1] / "scripts", os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, str(Path(case.__file__)), "self_correct", str(again), "20", str(stage2)]
+    command = [sys.executable, str(Path(case.__file__)), "self_correct", str(again), "28", str(stage2)]
     ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert (again / ".stage3.resume.pt").exists()

@@ -21,7 +21,7 @@ from .models import load_weights, save_weights
 from .provenance import file_digest, write_json
 from .training import Curves, class_rates, learning_rate, n_steps, seed_torch, weak_images
 from .volumes import OUTSIDE, Volume
-from .watch import Watch
+from .watch import Watch, within_margin
 
 BINS = 256
 MEMORY = 0.95
@@ -77,18 +77,6 @@ class Confidence:
         self.prior, self.mean, self.histogram = state["prior"], state["mean"], state["histogram"]
 
 
-def within_margin(inside: torch.Tensor, margin: int) -> torch.Tensor:
-    """Pixels `margin` px (a quarter of the crop at most) or more from the crop's border, bool (n, y, x).
-
-    Near the border the teacher sees half of a pixel's surroundings; what it says there would be learned.
-    """
-    margin = min(margin, inside.shape[-1] // 4)
-    kept = torch.zeros_like(inside)
-    middle = slice(margin, inside.shape[-1] - margin)
-    kept[:, middle, middle] = inside[:, middle, middle]
-    return kept
-
-
 def anchored(teacher: torch.Tensor, stage2: torch.Tensor, weight: float) -> torch.Tensor:
     """Class probabilities (n, classes, y, x) between the teacher's and stage 2's, in the logarithm.
 
@@ -128,8 +116,8 @@ def self_correct(
     start : path
         Weights of stage 2: student and teacher both begin with them.
     out, curves, verdict : path
-        Weights of stage 3; CSV (step, loss, kept: the share of confident pixels, rate_<class> among them, agreement
-        and consistency of the teacher on the watch crops, lr); JSON (returned).
+        Weights of stage 3; CSV (step, loss, kept: the share of confident pixels, rate_<class> among them, agreement,
+        consistency and unexplained contrast of the teacher on the watch crops, lr); JSON (returned).
     settings : dict
         Section `self_correct` of the configuration.
     seed, device, mem_budget_mb, identity
@@ -214,7 +202,7 @@ def self_correct(
             row = record.add(step, sums, counts, lr)
             if row is not None:
                 found = watch.measure(teacher)
-                row |= {"agreement": found["agreement"], "consistency": found["consistency"]}
+                row |= {key: found[key] for key in ("agreement", "consistency", "unexplained")}
                 if watch.failure(found) is None and found["consistency"] >= best.get("consistency", -math.inf):
                     weights = {name: value.clone() for name, value in teacher.state_dict().items()}
                     best = {**found, "step": step + 1, "weights": weights}

@@ -8,15 +8,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from . import augment
 from .crops import Crops
 from .device import Compute
+from .losses import UNLABELLED
+from .predict import predict_slices
 from .training import weak_images
-from .volumes import OUTSIDE, Volume
+from .volumes import MAX_GREY, OUTSIDE, ArrayVolume, Volume
 
 FORWARD_BATCH = 16
+WINDOWS, WINDOW = 8, 256
+"""Windows, and their edge in pixels, in which labels must explain the grey levels."""
+OVERLAP = 0.25
+TILE = 16
+"""Edge in pixels of the tiles inside which they must; slow shading is flat over them."""
 
 
 def mean_iou(a: torch.Tensor, b: torch.Tensor, n_classes: int, classes: Sequence[int]) -> float:
@@ -27,23 +35,73 @@ def mean_iou(a: torch.Tensor, b: torch.Tensor, n_classes: int, classes: Sequence
     return float((both / either.clamp(min=1))[list(classes)].mean())
 
 
+def local_spread(grey: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """How much of the local variance of grey levels labels leave: sums of squares within classes, and over all.
+
+    Parameters
+    ----------
+    grey : uint16 (y, x)
+        0 is outside.
+    labels : uint8 (y, x)
+
+    Returns
+    -------
+    within, total : float
+        Sums of squared deviations from the mean of a class in a tile, and from the mean of a tile, of grey levels
+        0 … 1 smoothed by a Gaussian of σ = 1 px.
+
+    Notes
+    -----
+    Not in the paper. Slow shading is flat over a tile, so labels that stop following it lose nothing; labels that
+    give up small pieces, or move edges, do.
+    """
+    inside = grey != OUTSIDE
+    known = gaussian_filter(inside.astype(np.float32), 1.0)
+    smooth = gaussian_filter(np.where(inside, grey / np.float32(MAX_GREY), 0.0), 1.0)[inside] / known[inside]
+    y, x = (np.arange(extent) // TILE for extent in grey.shape)
+    tile = (y[:, None] * (x[-1] + 1) + x)[inside]
+    return _squares(smooth, tile * 256 + labels[inside]), _squares(smooth, tile)
+
+
+def _squares(values: np.ndarray, cell: np.ndarray) -> float:
+    """Sum of squared deviations from the mean of each cell."""
+    count = np.bincount(cell)
+    mean = np.bincount(cell, values) / np.maximum(count, 1)
+    return float(np.square(values - mean[cell]).sum())
+
+
+def within_margin(inside: torch.Tensor, margin: int) -> torch.Tensor:
+    """Pixels `margin` px (a quarter of the crop at most) or more from the crop's border, bool (n, y, x).
+
+    Near the border a network sees half of a pixel's surroundings; what a teacher says there would be learned.
+    """
+    margin = min(margin, inside.shape[-1] // 4)
+    kept = torch.zeros_like(inside)
+    middle = slice(margin, inside.shape[-1] - margin)
+    kept[:, middle, middle] = inside[:, middle, middle]
+    return kept
+
+
 @dataclass
 class Watch:
-    """Fixed crops of the training volumes, a weak and a strong view of each.
+    """Fixed crops of the training volumes, a weak and a strong view of each, and windows of whole slices.
 
-    What it measures of a network, none of it with labels: `rates`, each class's share of the pixels in the field of
-    view; `agreement`, the share of pixels labelled as stage 2 labels them; `consistency`, the mean over classes of the
-    IoU between the labels of the weak and the strong view. A network that gives up a class loses its share of the
-    consistency, so the measure does not reward collapse.
+    What it measures of a network, none of it with labels. On the windows, predicted as `segment` predicts: `rates`,
+    each class's share of the field of view; `agreement`, the share of pixels labelled as stage 2 labels them;
+    `unexplained`, the share of the local contrast that the labels leave (`local_spread`). On the crops, away from
+    their borders: `consistency`, the mean over classes of the IoU between the labels of the weak and the strong view.
+    A network that gives up a class loses its share of the consistency, so the measure does not reward collapse; one
+    that gives up the small pieces of a class leaves more unexplained.
     """
 
     images: torch.Tensor
     strong: torch.Tensor
     inside: torch.Tensor
+    windows: list[np.ndarray]
     compute: Compute
-    n_classes: int
+    meta: dict[str, Any]
     settings: dict[str, Any]
-    start_labels: torch.Tensor
+    start_labels: list[np.ndarray]
     start: dict[str, Any]
 
     @classmethod
@@ -56,7 +114,7 @@ class Watch:
         seed: int,
         compute: Compute,
     ) -> Watch:
-        """Choose the crops and measure stage 2 on them; `settings` is the section `self_correct`."""
+        """Choose crops and windows and measure stage 2 on them; `settings` is the section `self_correct`."""
         count = settings["watch"]["crops"]
         crops = Crops(volumes, None, meta["in_channels"], meta["crop"], count, seed + 1, 0.0)
         grey, _ = crops.step(0)
@@ -64,15 +122,17 @@ class Watch:
         everywhere = torch.from_numpy(grey != OUTSIDE).to(compute.device)
         drawn = augment.draw_photometry(seed + 1, 0, count, settings["photometry"])
         strong = augment.apply_photometry(images, everywhere, drawn).contiguous(memory_format=torch.channels_last)
-        inside = everywhere[:, meta["in_channels"] // 2]
-        watch = cls(images, strong, inside, compute, meta["n_classes"], settings["watch"], torch.empty(0), {})
-        watch.start_labels = watch._labels(model, images)
+        inside = within_margin(everywhere[:, meta["in_channels"] // 2], settings["margin"])
+        edge = min(WINDOW, *(extent for volume in volumes for extent in volume.shape[1:]))
+        windows = list(Crops(volumes, None, meta["in_channels"], edge, WINDOWS, seed + 2, 0.0).step(0)[0])
+        watch = cls(images, strong, inside, windows, compute, meta, settings["watch"], [], {})
+        watch.start_labels = watch._windows_labels(model)
         watch.start = watch.measure(model)
         return watch
 
     @torch.inference_mode()
     def _probabilities(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-        """Class probabilities of the pixels in the field of view, float32 (pixels, classes)."""
+        """Class probabilities of the crops' pixels, float32 (pixels, classes)."""
         pieces = []
         for first in range(0, len(images), FORWARD_BATCH):
             with self.compute.precision():
@@ -80,24 +140,35 @@ class Watch:
             pieces.append(logits.softmax(1).movedim(1, -1)[self.inside[first : first + FORWARD_BATCH]])
         return torch.cat(pieces)
 
-    def _labels(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-        return self._probabilities(model, images).argmax(1)
+    def _windows_labels(self, model: nn.Module) -> list[np.ndarray]:
+        """Labels uint8 (y, x) of the windows, 255 outside."""
+        depth = self.meta["in_channels"]
+        settings = ({"overlap": OVERLAP}, self.compute, self.meta["crop"], depth)
+        middle = range(depth // 2, depth // 2 + 1)
+        predicted = (predict_slices(model, ArrayVolume(w), middle.start, middle.stop, *settings) for w in self.windows)
+        return [labels for slices in predicted for _, labels, _ in slices]
 
     def mean_probability(self, model: nn.Module) -> torch.Tensor:
         """Mean class probabilities over the weak views, float32 (classes,)."""
         return self._probabilities(model, self.images).mean(0).clone()
 
     def measure(self, model: nn.Module) -> dict[str, Any]:
-        """Rates, agreement with stage 2 and self-consistency of a network in evaluation mode."""
-        labels = self._labels(model, self.images)
-        rates = torch.bincount(labels, minlength=self.n_classes).double() / max(1, len(labels))
-        known = self.start.get("rates", rates.tolist())
+        """Rates, agreement with stage 2, self-consistency and unexplained contrast of a network in evaluation mode."""
+        n_classes, middle = self.meta["n_classes"], self.meta["in_channels"] // 2
+        labels = self._windows_labels(model)
+        found = np.concatenate([label[label != UNLABELLED] for label in labels])
+        before = np.concatenate([label[label != UNLABELLED] for label in self.start_labels])
+        rates = np.bincount(found, minlength=n_classes) / max(1, len(found))
+        known = self.start.get("rates", rates)
         classes = [c for c, rate in enumerate(known) if rate >= self.settings["least_rate"]]
-        strong = self._labels(model, self.strong)
+        weak, strong = (self._probabilities(model, view).argmax(1) for view in (self.images, self.strong))
+        spreads = [local_spread(w[middle], label) for w, label in zip(self.windows, labels, strict=True)]
+        within, total = np.sum(spreads, axis=0)
         return {
-            "rates": [round(rate, 6) for rate in rates.tolist()],
-            "agreement": round(float((labels == self.start_labels).double().mean()), 6),
-            "consistency": round(mean_iou(labels, strong, self.n_classes, classes), 6),
+            "rates": [round(float(rate), 6) for rate in rates],
+            "agreement": round(float((found == before).mean()), 6) if len(found) else 1.0,
+            "consistency": round(mean_iou(weak, strong, n_classes, classes), 6),
+            "unexplained": round(float(within / max(total, 1e-12)), 6),
         }
 
     def failure(self, found: dict[str, Any]) -> str | None:
@@ -110,6 +181,9 @@ class Watch:
                 return f"class {c} grew from {before:.1%} to {now:.1%} of the pixels"
         if found["agreement"] < self.settings["agreement"]:
             return f"only {found['agreement']:.0%} of the pixels agree with stage 2"
+        left, left_before = found["unexplained"], self.start["unexplained"]
+        if left > left_before * self.settings["unexplained"]:
+            return f"labels leave {left:.1%} of the local contrast unexplained, those of stage 2 {left_before:.1%}"
         if found["consistency"] < self.start["consistency"]:
             return (
                 f"self-consistency {found['consistency']:.3f} is below that of stage 2, {self.start['consistency']:.3f}"
