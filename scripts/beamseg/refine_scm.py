@@ -16,7 +16,7 @@ from .slabs import SlabWriter, run_slabs
 from .volumes import Volume
 
 UNLABELLED = 255
-MAX_TILE = 512  # pixels of a tile's edge: bounds the memory of the convolutions
+MAX_TILE = 256  # pixels of a tile's edge: bounds the memory of the convolutions
 BLOCK = 8  # slices read at a time
 
 
