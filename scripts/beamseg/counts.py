@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
-from tqdm import tqdm
 
 from . import metrics
 from .errors import InputError
+from .progress import Progress
 from .slabs import UNLABELLED
 from .volumes import Volume
 
@@ -96,7 +97,7 @@ def count(
     counts = Counts(list(stages), shape[0], n_labels)
     # Per voxel: a byte per stage and its class, truth (read and coded), labels, confidence, and room for the indices.
     per_voxel = 2 * len(stages) + 24
-    with tqdm(total=int(np.prod(shape)), unit="voxel", unit_scale=True, desc="evaluate", mininterval=5) as progress:
+    with Progress(math.prod(shape), "voxels", "evaluate") as progress:
         for z0, z1, rows in windows(shape, per_voxel, mem_budget_mb):
             labels = [to_class[volume.read(z0, z1, rows)] for volume in stages.values()]
             codes = np.full(labels[0].shape, UNLABELLED, np.uint8)

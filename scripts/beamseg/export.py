@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from tqdm import tqdm
 
+from .progress import Progress
 from .provenance import atomic_path, write_json
 from .slabs import UNLABELLED
 from .volumes import Volume
@@ -68,14 +69,14 @@ def export(
     content = hashlib.sha256()
     step = max(1, int(mem_budget_mb * 2**20 / (3 * height * width)))
     step = step // 8 * 8 if step > 8 else step
-    with tqdm(total=depth, unit="slice", desc="export", mininterval=5) as progress:
+    with Progress(math.prod(product.shape), "voxels", "export") as progress:
         for z0 in range(0, depth, step):
             block = to_class[product.read(z0, min(z0 + step, depth))]
             for z, labels in enumerate(block, start=z0):
                 content.update(labels.tobytes())
                 with atomic_path(folder / f"z_{z:06d}.tif") as temporary:
                     tifffile.imwrite(temporary, labels, compression="zlib", software="beamseg", **options)
-                progress.update()
+                progress.update(labels.size)
     manifest = {
         "stage": stage["stage"],
         "reason": stage["reason"],

@@ -10,11 +10,11 @@ from typing import Any
 
 import dask
 import numpy as np
-from tqdm import tqdm
 
 from .corrections import Corrector, corrected, sampled_slices
 from .errors import InputError
 from .fov import fov_mask, inside_mask, valid_mask
+from .progress import Progress
 from .provenance import atomic_path, read_json
 from .readers.source import Source, combine_digests, file_stat, read_planes, task_borders
 from .shading import QUANTILES, Polar
@@ -216,7 +216,7 @@ def _binned(plane: np.ndarray, steps: tuple[int, int]) -> np.ndarray:
     return np.add.reduceat(rows, np.arange(0, plane.shape[1], steps[1]), axis=1)
 
 
-def _block(scan: Scan, span: tuple[float, float] | None, border: tuple[int, int], progress: Any) -> dict[str, Any]:
+def _block(scan: Scan, span: tuple[float, float] | None, border: tuple[int, int], progress: Progress) -> dict[str, Any]:
     """What one task finds in slices [z0, z1)."""
     shape, inside = scan.source.shape, scan.inside
     steps = (-(-shape[1] // IMAGE_SIZE), -(-shape[2] // IMAGE_SIZE))
@@ -301,8 +301,7 @@ def _one_pass(scan: Scan, span: tuple[float, float] | None, threads: int, name: 
     source = scan.source
     borders = task_borders(scan.values)
     size = int(np.prod(source.shape, dtype=np.int64))
-    bar: dict[str, Any] = {"unit": "voxel", "unit_scale": True, "mininterval": 5, "disable": not name}
-    with tqdm(total=size, desc=f"histogram {name}", **bar) as progress:
+    with Progress(size, "voxels", f"histogram {name}" if name else "") as progress:
         found: dict[str, Any] = {}
         # A few tasks at a time, since each leaves a histogram and an image; added in order, whatever the threads.
         for start in range(0, len(borders), BATCH * threads):

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import IO, Any
 
 from .errors import InputError
+from .progress import announced
 from .provenance import read_json, write_json
 
 
@@ -81,7 +82,8 @@ def job(snakemake: Any) -> Iterator[None]:
         stdout, stderr = sys.stdout, sys.stderr
         sys.stdout = sys.stderr = Tee(file)
         try:
-            yield
+            with announced(stderr, str(entry["sample"])):
+                yield
             entry["state"] = "done"
         except InputError as error:
             entry |= {"state": "failed", "cause": f"{error.where}: {error.found}", "remedy": error.remedy}

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from . import augment
 from .checkpoint import Resume
@@ -18,6 +17,7 @@ from .crops import Crops
 from .device import choose
 from .losses import loss_named
 from .models import load_weights, save_weights
+from .progress import Progress
 from .provenance import file_digest, write_json
 from .training import Curves, class_rates, learning_rate, n_steps, seed_torch, weak_images
 from .volumes import OUTSIDE, Volume
@@ -166,8 +166,7 @@ def self_correct(
         best, first = state["best"], state["step"]
 
     found = watch.start
-    progress = tqdm(total=steps, initial=first, desc="self_correct", unit="step", mininterval=5)
-    with resume.watching_sigterm(), progress:
+    with resume.watching_sigterm(), Progress(steps, "steps", "self_correct", done=first) as progress:
         for step, (grey, _) in enumerate(crops.steps(first, steps), start=first):
             which = augment.draw_geometry(seed, step, crops.batch)
             weak = weak_images(grey, which, compute)
@@ -200,16 +199,15 @@ def self_correct(
             counts = count.expand(len(sums)).double().clone()
             counts[1] = inside.sum()
             row = record.add(step, sums, counts, lr)
+            notes: dict[str, float] = {}
             if row is not None:
                 found = watch.measure(teacher)
                 row |= {key: found[key] for key in ("agreement", "consistency", "unexplained")}
                 if watch.failure(found) is None and found["consistency"] >= best.get("consistency", -math.inf):
                     weights = {name: value.clone() for name, value in teacher.state_dict().items()}
                     best = {**found, "step": step + 1, "weights": weights}
-                progress.set_postfix(
-                    loss=f"{row['loss']:.4f}", consistency=f"{found['consistency']:.3f}", refresh=False
-                )
-            progress.update()
+                notes = {"loss": row["loss"], "consistency": found["consistency"]}
+            progress.update(**notes)
             if resume.due() and step + 1 < steps:
                 resume.save(
                     {

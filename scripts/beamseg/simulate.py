@@ -13,10 +13,10 @@ import h5py
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from skimage.transform import iradon, radon
-from tqdm import tqdm
 
 from beamseg.errors import InputError
 from beamseg.provenance import atomic_path
+from beamseg.progress import Progress
 from beamseg.specimens import SPECIMENS
 
 
@@ -197,11 +197,12 @@ def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any], w
         _describe(scan, data, settings)
         truth.attrs["classes"] = list(names)
         truth.attrs["axes"] = "z:y:x"
-        slices = tqdm(_slices(settings, workers), desc="simulate", total=shape[0], unit="slice", mininterval=5)
-        for index, (grey, label) in enumerate(slices):
+        progress = stack.enter_context(Progress(shape[0], "slices", "simulate"))
+        for index, (grey, label) in enumerate(_slices(settings, workers)):
             data[index], truth[index] = grey, label
             voxels += np.bincount(label.ravel(), minlength=len(names))
             sums += np.bincount(label.ravel(), grey.ravel(), minlength=len(names))
+            progress.update()
     per_class = zip(names, voxels.tolist(), (sums / np.maximum(voxels, 1)).tolist(), strict=True)
     classes = {name: {"voxels": count, "mean": mean} for name, count, mean in per_class}
     return {"shape": list(shape), "classes": classes}

@@ -24,9 +24,9 @@ os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # before h5py: network 
 
 import h5py
 import hdf5plugin
-from tqdm import tqdm
 
 from .errors import InputError
+from .progress import Progress
 from .provenance import atomic_path, no_room, read_json, write_json
 
 ALIGN = 8
@@ -120,11 +120,17 @@ class RecordedFile(io.FileIO):
 class SlabWriter:
     """One open slab file: `put(name, z, block)` writes slices z … of the volume's z axis, in increasing order.
 
-    `check` is called after each write, to raise what has gone wrong.
+    `check` is called after each write, to raise what has gone wrong, and `progress` with the voxels of its first array.
     """
 
-    def __init__(self, file: h5py.File, z0: int, check: Callable[[], None] = lambda: None) -> None:
-        self._file, self._z0, self._check = file, z0, check
+    def __init__(
+        self,
+        file: h5py.File,
+        z0: int,
+        check: Callable[[], None] = lambda: None,
+        progress: Callable[[int], None] = lambda voxels: None,
+    ) -> None:
+        self._file, self._z0, self._check, self._progress = file, z0, check, progress
         self._hashes = {name: hashlib.sha256() for name in file}
         self._next = dict.fromkeys(file, z0)
         self.notes: dict[str, Any] = {}
@@ -138,6 +144,8 @@ class SlabWriter:
         self._check()
         self._hashes[name].update(block.view(np.uint8).data)
         self._next[name] += len(block)
+        if name == next(iter(self._next)):
+            self._progress(block.size)
 
     def finish(self, z1: int) -> dict[str, str]:
         """Digests of the arrays; raises ValueError if one of them was not written to its end."""
@@ -201,11 +209,10 @@ def run_slabs(
     missing = sum(z1 - z0 for z0, z1 in borders if finished[z0] is None) * shape[1] * shape[2]
     check_room(manifest.parent, stored_bytes(dtypes, missing))
     voxels = sum(z1 - z0 for z0, z1 in borders) * shape[1] * shape[2]
-    with tqdm(total=voxels, unit="voxel", unit_scale=True, desc=stage, mininterval=5) as progress:
+    with Progress(voxels, "voxels", stage, done=voxels - missing) as progress:
         for z0, z1 in borders:
-            entry = finished[z0] or _write_slab(paths[z0], identity, (z0, z1), shape, dtypes, fill)
+            entry = finished[z0] or _write_slab(paths[z0], identity, (z0, z1), shape, dtypes, fill, progress.update)
             entries.append({"z0": z0, "z1": z1, "file": paths[z0].name, **entry})
-            progress.update((z1 - z0) * shape[1] * shape[2])
     result = {
         "stage": stage,
         "identity": identity,
@@ -253,13 +260,14 @@ def _write_slab(
     shape: tuple[int, int, int],
     dtypes: dict[str, Any],
     fill: Callable[[int, int, SlabWriter], None],
+    progress: Callable[[int], None],
 ) -> dict[str, Any]:
     z0, z1 = border
     with atomic_path(path) as temporary, RecordedFile(temporary) as raw:
         with h5py.File(raw, "w") as file:
             for name, options in slab_arrays(dtypes, (z1 - z0, *shape[1:])).items():
                 file.create_dataset(name, **options)
-            writer = SlabWriter(file, z0, lambda: raw.check(path))
+            writer = SlabWriter(file, z0, lambda: raw.check(path), progress)
             fill(z0, z1, writer)
             entry = {"digests": writer.finish(z1), "notes": writer.notes}
             file.attrs["identity"], file.attrs["z1"] = identity, z1

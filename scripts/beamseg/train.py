@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from . import augment
 from .checkpoint import Resume
@@ -15,6 +14,7 @@ from .crops import Crops
 from .device import choose
 from .losses import labelled, loss_named
 from .models import build_model, save_weights
+from .progress import Progress
 from .training import (
     Curves,
     check_labels,
@@ -102,8 +102,7 @@ def train(
         start = state["step"]
 
     model.train()
-    progress = tqdm(total=steps, initial=start, desc="train", unit="step", mininterval=5)
-    with resume.watching_sigterm(), progress:
+    with resume.watching_sigterm(), Progress(steps, "steps", "train", done=start) as progress:
         for step, (grey, label) in enumerate(crops.steps(start, steps), start=start):
             check_labels(label, n_classes)
             which = augment.draw_geometry(seed, step, crops.batch)
@@ -127,9 +126,7 @@ def train(
             rates = class_rates(logits.argmax(1), valid, n_classes)
             sums = torch.cat([total.double()[None], rates])
             row = record.add(step, sums, count.expand(len(sums)).double(), lr)
-            if row is not None:
-                progress.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-            progress.update()
+            progress.update(**({} if row is None else {"loss": row["loss"]}))
             if resume.due() and step + 1 < steps:
                 resume.save(
                     {

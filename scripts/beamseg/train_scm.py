@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from . import scm
 from .checkpoint import Resume
 from .device import choose
 from .errors import InputError
+from .progress import Progress
 from .provenance import atomic_path
 from .volumes import Volume, in_memory
 
@@ -227,8 +227,8 @@ def train_scm(
         optimizer.load_state_dict(state["optimizer"])
         first, rows, sums = state["step"], state["rows"], state["sums"]
 
-    with resume.watching_sigterm():
-        for step in tqdm(range(first, steps), initial=first, total=steps, unit="step", desc="train_scm", mininterval=5):
+    with resume.watching_sigterm(), Progress(steps, "steps", "train_scm", done=first) as progress:
+        for step in range(first, steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings["lr"] * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
             masks, mpp, user = (part.to(where) for part in data.batch(step, batch))
@@ -245,6 +245,7 @@ def train_scm(
                 sums.zero_()
                 if not all(map(math.isfinite, means)):
                     raise InputError("train_scm", f"a loss of {means[0]} at step {done}", "a finite loss", "lower `lr`")
+            progress.update()
             if resume.due():
                 parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                 resume.save({**parts, "step": done, "rows": rows, "sums": sums})
