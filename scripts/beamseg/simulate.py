@@ -15,8 +15,8 @@ from scipy.ndimage import gaussian_filter
 from skimage.transform import iradon, radon
 
 from beamseg.errors import InputError
-from beamseg.provenance import atomic_path
 from beamseg.progress import Progress
+from beamseg.provenance import atomic_path
 from beamseg.specimens import SPECIMENS
 
 
