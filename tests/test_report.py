@@ -17,10 +17,11 @@ import yaml
 from PIL import Image
 
 from beamseg.clusters import elbow
+from beamseg.counts import disputed
 from beamseg.models import build_model, save_weights
 from beamseg.page import verdicts
 from beamseg.provenance import read_json, write_json
-from beamseg.report import FIGURES, curve_panels, densest_window, different, report, truth_display
+from beamseg.report import FIGURES, curve_panels, densest_window, report, truth_display
 from beamseg.shading import QUANTILES
 from beamseg.volumes import ArrayVolume
 from test_evaluate import K, phantom
@@ -238,7 +239,7 @@ def test_the_window_holds_the_dispute() -> None:
     assert rows.stop - rows.start == columns.stop - columns.start == 200
     assert densest_window(np.zeros((20, 30), bool)) == (slice(0, 20), slice(0, 20))
     a, b = np.zeros((2, 2), np.uint8), np.array([[0, 1], [0, 0]], np.uint8)
-    assert different([a, a, b]).tolist() == [[False, True], [False, False]]
+    assert disputed([a, a, b]).tolist() == [[False, True], [False, False]]
 
 
 @pytest.mark.parametrize("caption", sorted(CAPTIONS.glob("*.rst")), ids=lambda path: path.stem)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from . import metrics
 from .errors import InputError
 from .progress import Progress
+from .regions import LeastCertain
 from .slabs import UNLABELLED
 from .volumes import Volume
 
@@ -32,6 +34,7 @@ class Counts:
         self.disputed = np.zeros(n_slices, np.int64)
         self.compared = np.zeros(n_slices, np.int64)
         self.confidence = {name: np.zeros(256, np.int64) for name in names}
+        self.regions: list[dict[str, Any]] = []
 
     def add(self, z: int, labels: list[np.ndarray], truth: np.ndarray, confidence: np.ndarray | None) -> None:
         """Count one window (y, x) of slice `z`: uint8 labels per stage, truth codes, confidence."""
@@ -46,10 +49,7 @@ class Counts:
                 # Sums of at most 2**31 whole numbers: exact in float64.
                 self.confidence[name] += np.bincount(label.ravel(), confidence.ravel(), 256).astype(np.int64)
         self.compared[z] += np.count_nonzero(truth <= MAX_TRUTH)
-        same = np.ones(labels[0].shape, bool)
-        for label in labels[1:]:
-            same &= label == labels[0]
-        self.disputed[z] += same.size - np.count_nonzero(same)
+        self.disputed[z] += np.count_nonzero(disputed(labels))
 
 
 def check_shapes(shape: tuple[int, int, int], volumes: dict[str, Volume]) -> None:
@@ -95,6 +95,7 @@ def count(
     shape = next(iter(stages.values())).shape
     n_labels = int(np.max(to_class, where=to_class != UNLABELLED, initial=0)) + 1
     counts = Counts(list(stages), shape[0], n_labels)
+    least_certain = LeastCertain(shape)
     # Per voxel: a byte per stage and its class, truth (read and coded), labels, confidence, and room for the indices.
     per_voxel = 2 * len(stages) + 24
     with Progress(math.prod(shape), "voxels", "evaluate") as progress:
@@ -112,8 +113,20 @@ def count(
             trust = None if confidence is None else confidence.read(z0, z1, rows)
             for i, z in enumerate(range(z0, z1)):
                 counts.add(z, [label[i] for label in labels], codes[i], None if trust is None else trust[i])
+                if trust is not None:
+                    least_certain.add(z, rows.start, trust[i], disputed([label[i] for label in labels]), ~outside[i])
             progress.update(codes.size)
+    if confidence is not None:
+        counts.regions = least_certain.regions()
     return counts
+
+
+def disputed(labels: list[np.ndarray]) -> np.ndarray:
+    """Where not all label images agree, bool (y, x)."""
+    found = np.zeros(labels[0].shape, bool)
+    for label in labels[1:]:
+        found |= label != labels[0]
+    return found
 
 
 def encode_truth(values: np.ndarray, lookup: dict[int, int]) -> np.ndarray:

@@ -26,6 +26,7 @@ DEFINITIONS = {
     "mean_iou": "mean over the classes of the truth that are present and not background; mean_dice likewise",
     "voxels": "of the class in the truth, where it was measured",
     "moves": "voxels by class of the pseudo-labels (rows) and of this stage (columns); last is unlabelled",
+    "least_certain": "blocks of 8 by 64 by 64 voxels with the lowest mean confidence that do not touch; not calibrated",
     "agreement": "equal: share of voxels with the same class in both stages; classes: IoU of the two stages",
 }
 
@@ -202,6 +203,7 @@ def _describe(
     result["lost_classes"] = lost_classes({name: stage["fractions"] for name, stage in result["stages"].items()})
     if lost := result["lost_classes"].get(result["product"]["stage"]):
         result["product"]["reason"] += f"; it has lost {', '.join(lost)}"
+    result["least_certain"] = counts.regions
     result["agreement"] = []
     result["moves"] = {}
     for (a, b), pairs in counts.pairs.items():

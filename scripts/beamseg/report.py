@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from . import figures, pictures, plots
+from .counts import disputed
 from .metrics import STAGES
 from .page import write_page
 from .palette import COLOURS
@@ -230,7 +231,7 @@ class View:
         for z in sorted(places):
             labels = self.labels(z)
             grey = self.grey.read(z, z + 1)[0]
-            window = densest_window(different([labels[STAGES[name]] for name in self.stages]))
+            window = densest_window(disputed([labels[STAGES[name]] for name in self.stages]))
             crops.append((z, grey[window], {title: label[window] for title, label in labels.items()}))
         self.facts["disputes"] = sorted(places)
         limits = figures.grey_range(np.concatenate([grey.ravel() for _, grey, _ in crops]))
@@ -280,7 +281,7 @@ class View:
         z = self.result["slices"]["shown"]
         self.facts["grad_cam"] = z
         labels = [self.to_class[volume.read(z, z + 1)[0]] for volume in self.stages.values()]
-        window = densest_window(different(labels))
+        window = densest_window(disputed(labels))
         names = {}
         for row in self.result["classes"]:
             for cluster in row["clusters"]:
@@ -304,7 +305,7 @@ class View:
         small, pixel = self._thin(grey), self._pixel(grey)
         look = {"z": z, "limits": figures.grey_range(grey), "pixel": pixel, "unit": self.unit}
         if not self.result["has_truth"]:
-            apart = different([self.to_class[volume.read(z, z + 1)[0]] for volume in self.stages.values()])
+            apart = disputed([self.to_class[volume.read(z, z + 1)[0]] for volume in self.stages.values()])
             sure = None
             if confidence is not None:
                 inside = self.to_class[self.stages[self.product].read(z, z + 1)[0]] != UNLABELLED
@@ -347,14 +348,6 @@ def truth_display(result: dict[str, Any]) -> tuple[list[str], list[str], np.ndar
             names.append(f"{entry['name']} (no cluster)")
             colours.append(next((c for c in spare if c not in colours), "#555555"))
     return names, colours, ids
-
-
-def different(labels: list[np.ndarray]) -> np.ndarray:
-    """Where not all label images agree, bool (y, x)."""
-    found = np.zeros(labels[0].shape, bool)
-    for label in labels[1:]:
-        found |= label != labels[0]
-    return found
 
 
 def densest_window(mask: np.ndarray, least: int = 96, most: int = 320) -> tuple[slice, slice]:
