@@ -44,6 +44,7 @@ def run(
     truth: bool = True,
     voxel: list[float] | None = None,
     weights: dict[str, Path] | None = None,
+    settings: dict[str, Any] | None = None,
     **options: Any,
 ) -> str:
     """A report of the test phantom; returns the page."""
@@ -101,7 +102,7 @@ def run(
         grey=SliceVolume(grey),
         truth_slices=tmp_path / "truth.npz",
         confidence=SliceVolume(confidence),
-        settings={"slices": 2, "max_pixels": 640, "opacity": 0.5},
+        settings={"slices": 2, "max_pixels": 640, "opacity": 0.5, "views_3d": False, "figures": []} | (settings or {}),
         out_figures={name: tmp_path / f"{name}.png" for name in FIGURES},
         out_html=tmp_path / "report.html",
         weights=weights,

@@ -21,7 +21,8 @@ from .slabs import UNLABELLED
 
 matplotlib.use("Agg")
 
-INK, FAINT, HIT, MISSED, FALSE = "#1f2933", "#8a94a0", "#009E73", "#E69F00", "#CC79A7"
+INK, FAINT, HIT, MISSED, FALSE = "#1f2933", "#8a94a0", "#009E73", "#D55E00", "#0072B2"
+DISPUTED = "#E69F00"
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -73,6 +74,14 @@ def save(
         dpi = int(dpi * 0.85)
     with atomic_path(path) as temporary:
         temporary.write_bytes(small.getvalue())
+
+
+def save_for_print(figure: Figure, stem: str | Path, formats: Sequence[str]) -> None:
+    """Write `<stem>.pdf` and `<stem>.png` of 300 dpi, or what `formats` names; bytes depend on the figure alone."""
+    without_date = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
+    for name in formats:
+        with atomic_path(Path(f"{stem}.{name}")) as temporary:
+            figure.savefig(temporary, format=name, dpi=300, facecolor="white", metadata=without_date[name])
 
 
 def save_svg(figure: Figure, path: str | Path) -> None:
@@ -135,6 +144,12 @@ def length_text(length: float, unit: str) -> str:
     elif unit == "µm" and length < 1:
         length, unit = length * 1000, "nm"
     return f"{length:g} {unit}"
+
+
+def volume_text(um3: float) -> str:
+    """`2.5e6` µm³ -> `0.0025 mm³`; below 10⁵ µm³ in µm³, below 0.01 in nm³; three digits."""
+    factor, unit = (1e-9, "mm³") if um3 >= 1e5 else (1.0, "µm³") if um3 >= 0.01 or um3 == 0 else (1e9, "nm³")
+    return f"{um3 * factor:.3g} {unit}"
 
 
 def show(

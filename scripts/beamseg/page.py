@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import math
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from .figures import length_text
+from .figures import length_text, volume_text
 from .metrics import STAGES, percent, relative_gain, stage_names, stage_rows
 from .provenance import atomic_path
 
@@ -17,13 +18,23 @@ body { font: 16px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif
   margin: 0; }
 main { max-width: 1120px; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
 h1 { font-size: 1.7rem; margin: 0.5rem 0 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 0.6rem; }
-.about { color: #52606d; margin: 0.1rem 0 1.2rem; }
+.answer { background: white; border-top: 6px solid #9aa5b1; border-radius: 3px; padding: 0.7rem 0.9rem;
+  margin: 0.6rem 0; font-size: 1.1rem; font-weight: 600; }
+.answer.bad { border-color: #b3261e; } .answer.warn { border-color: #e69f00; } .answer.good { border-color: #009e73; }
+.inout { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1.25fr); gap: 0.8rem; margin: 0.6rem 0; }
+.inout > * { background: white; border-radius: 3px; padding: 0.7rem 0.9rem; margin: 0; }
+.inout h2 { margin: 0 0 0.3rem; font-size: 1rem; } .inout h2 + dl + h2 { margin-top: 0.8rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 0.8rem; margin: 0; font-size: 0.93rem; }
+dt { color: #52606d; } dd { margin: 0; }
+.shares { display: flex; height: 1.1rem; border: 1px solid #8a94a0; margin-top: 0.6rem; }
+@media (max-width: 800px) { .inout { grid-template-columns: 1fr; } }
+@media print { body { background: white; } figure, .verdicts li { break-inside: avoid; } }
 ul.verdicts { list-style: none; padding: 0; margin: 0; }
 .verdicts li { background: white; border-left: 6px solid #9aa5b1; margin: 0 0 0.4rem; padding: 0.5rem 0.9rem;
   border-radius: 3px; }
 .verdicts li.bad { border-color: #b3261e; } .verdicts li.warn { border-color: #e69f00; }
 .verdicts li.good { border-color: #009e73; }
-.verdicts b { display: inline-block; min-width: 5.2rem; }
+.verdicts li { display: grid; grid-template-columns: 6.6rem 1fr; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; background: white; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.35rem 0.9rem; text-align: right; border-bottom: 1px solid #e3e7eb; }
@@ -38,10 +49,11 @@ footer { color: #52606d; font-size: 0.85rem; margin-top: 2rem; }
 """
 
 TITLES = {
+    "thumbnail": "The scan and the product",
     "stages": "Stage by stage",
     "overlays": "One slice through all stages",
     "disputes": "Where the stages disagree most",
-    "views": "Three views of the product",
+    "views": "Three views, stage by stage",
     "trust": "Where not to trust it",
     "histogram": "Grey values and clusters",
     "shading": "Shading and defects of the scan",
@@ -49,6 +61,7 @@ TITLES = {
     "curves": "Training",
     "matching": "What the clusters stand for",
     "profile": "Along z",
+    "views_3d": "The classes in three dimensions",
     "grad_cam": "What the networks look at",
 }
 
@@ -57,6 +70,7 @@ def write_page(
     result: dict[str, Any],
     scan: dict[str, Any],
     plan: dict[str, Any],
+    clusters: dict[str, Any],
     images: dict[str, str | Path],
     facts: dict[str, Any],
     path: str | Path,
@@ -65,8 +79,8 @@ def write_page(
 
     Parameters
     ----------
-    result, scan, plan : dict
-        Of `evaluate`, `ingest` and `plan`.
+    result, scan, plan, clusters : dict
+        Of `evaluate`, `ingest`, `plan` and `pseudo_label`.
     images : dict
         Name (of `TITLES`) -> PNG file, in the order of the page.
     facts : dict
@@ -75,33 +89,99 @@ def write_page(
         The HTML file.
     """
     name = escape(str(scan.get("name", "scan")))
+    found = verdicts(result, scan, plan, facts["shading"])
     items = "\n".join(
-        f'<li class="{kind}"><b>{escape(label)}</b> {escape(text)}</li>'
-        for kind, label, text in verdicts(result, scan, plan)
+        f'<li class="{kind}"><b>{escape(label)}</b><span>{escape(text)}</span></li>' for kind, label, text in found
     )
+    kind, text = answer(found, result["has_truth"])
+    texts = captions(result, plan, facts)
+    pictures = {key: _figure(key, image, texts[key]) for key, image in images.items()}
+    first = next(iter(result["stages"]))
     parts = [
         f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{name}: segmentation</title>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         # An icon of its own, so that no browser asks a server for one.
         f"<link rel='icon' href='data:,'><style>{STYLE}</style></head><body><main>",
-        f"<h1>{name}</h1><p class='about'>{escape(describe_scan(result, scan))}</p>",
+        f"<h1>{name}</h1><p class='answer {kind}'>{escape(text)}</p>",
         f"<ul class='verdicts'>\n{items}\n</ul>",
-        f"<h2>{TITLES['stages']}</h2>{_stage_table(result)}",
-        f"<h2>Classes of the product</h2>{_class_table(result)}",
-        f"<h2>Grey values of the scan</h2>{_shading_table(facts['shading'])}",
+        f"<div class='inout'><div><h2>What went in</h2>{_list(went_in(result, scan, plan, clusters))}"
+        f"<h2>What came out</h2>{_list(came_out(result))}{_shares(result)}</div>{pictures.pop('thumbnail')}</div>",
+        f"<h2>{TITLES['stages']}</h2>{_stage_table(result)}{pictures.pop('stages')}",
+        f"<h2>Classes of the product</h2>{_class_table(result, scan.get('voxel_size_um'))}",
     ]
-    texts = captions(result, plan, facts)
-    for key, image in images.items():
-        data = base64.b64encode(Path(image).read_bytes()).decode()
-        heading = "" if key == "stages" else f"<h2>{TITLES[key]}</h2>"
-        parts.append(
-            f"{heading}<figure><img alt='{escape(TITLES[key])}' src='data:image/png;base64,{data}'>"
-            f"<figcaption>{escape(texts[key])}</figcaption></figure>"
-        )
+    if result["has_truth"] and len(result["stages"]) > 1:
+        parts.append(f"<h2>Gain of each class over the {STAGES[first]}</h2>{_gain_table(result)}")
+    for key, picture in pictures.items():
+        parts.append(f"<h2>{TITLES[key]}</h2>")
+        if key == "trust" and result["least_certain"]:
+            parts.append(_region_table(result, scan.get("voxel_size_um")))
+        if key == "shading":
+            parts.append(_shading_table(facts["shading"]))
+        parts.append(picture)
     meanings = " ".join(f"{key.replace('_', ' ')}: {text}." for key, text in sorted(result["definitions"].items()))
     parts.append(f"<footer>{escape(meanings)}</footer></main></body></html>\n")
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _figure(key: str, image: str | Path, caption: str) -> str:
+    data = base64.b64encode(Path(image).read_bytes()).decode()
+    return (
+        f"<figure><img alt='{escape(TITLES[key])}' src='data:image/png;base64,{data}'>"
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _list(entries: dict[str, str]) -> str:
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in entries.items()) + "</dl>"
+
+
+def _shares(result: dict[str, Any]) -> str:
+    """Class fractions of the product as one bar in the classes' colours."""
+    fractions = result["stages"][result["product"]["stage"]]["fractions"]
+    pieces = (
+        f"<span title='{escape(row['name'])}' style='background:{escape(row['colour'])};"
+        f"width:{100 * (fractions[row['name']] or 0):.2f}%'></span>"
+        for row in result["classes"]
+    )
+    return f"<div class='shares'>{''.join(pieces)}</div>"
+
+
+def answer(found: list[tuple[str, str, str]], has_truth: bool) -> tuple[str, str]:
+    """(bad, warn or good; sentence): whether the product can be trusted, from the verdicts."""
+    bad, warn = ([label for kind, label, _ in found if kind == wanted] for wanted in ("bad", "warn"))
+    if bad:
+        return "bad", f"Do not use this as it is: see {', '.join(dict.fromkeys(bad))} below."
+    if warn:
+        return "warn", f"Look first at what is said below of {', '.join(dict.fromkeys(warn))}; then at the pictures."
+    proof = "" if has_truth else " No truth was given, so that nothing here proves it right: look at the pictures."
+    return "good", f"No check speaks against it.{proof}"
+
+
+def went_in(
+    result: dict[str, Any], scan: dict[str, Any], plan: dict[str, Any], clusters: dict[str, Any]
+) -> dict[str, str]:
+    """The input in a few lines: size, voxels, field of view, grey range, clusters."""
+    kind = ", ".join(str(scan[key]) for key in ("format", "dtype") if scan.get(key))
+    entries = {"scan": describe_scan(result, scan)}
+    if kind:
+        entries["stored as"] = kind
+    others = len(plan.get("scans") or {}) - 1
+    shared = f", shared with {others} other scan{'s' * (others > 1)}" if others > 0 else ""
+    entries["grey range"] = f"{plan['range'][0]:.6g} to {plan['range'][1]:.6g}{shared}"
+    labeler = clusters.get("labeler")
+    entries["clusters"] = f"{clusters['n_clusters']}{f', by {labeler}' if labeler else ''}"
+    return entries
+
+
+def came_out(result: dict[str, Any]) -> dict[str, str]:
+    """The product in a few lines: stage, classes, stages compared."""
+    product = result["stages"][result["product"]["stage"]]
+    shares = (f"{row['name']} {percent(product['fractions'][row['name']])}" for row in result["classes"])
+    return {
+        "product": f"labels of {STAGES[result['product']['stage']]}, of {len(result['stages'])} stages compared",
+        "classes": "; ".join(shares),
+    }
 
 
 def describe_scan(result: dict[str, Any], scan: dict[str, Any]) -> str:
@@ -117,8 +197,13 @@ def describe_scan(result: dict[str, Any], scan: dict[str, Any]) -> str:
     return f"{text}; {100 * inside:.1f} % lie in the field of view and hold a number."
 
 
-def verdicts(result: dict[str, Any], scan: dict[str, Any], plan: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """What a reader must know first: (bad, warn, good or note; label; text), the failed watch on top."""
+def verdicts(
+    result: dict[str, Any], scan: dict[str, Any], plan: dict[str, Any], shading: dict[str, Any] | None = None
+) -> list[tuple[str, str, str]]:
+    """What a reader must know first: (bad, warn, good or note; label; text), the failed watch on top.
+
+    `shading` is what `shading.measured` found of the scan.
+    """
     found: list[tuple[str, str, str]] = []
     product = result["product"]
     verdict = result.get("verdict") or {}
@@ -161,19 +246,70 @@ def verdicts(result: dict[str, Any], scan: dict[str, Any], plan: dict[str, Any])
             )
         )
     for stage, change in (result.get("refinement") or {}).items():
-        found.append(
-            ("note", STAGES.get(stage, stage), f"changed {percent(change.get('changed'))} of the labels it was given.")
-        )
+        found.append(("note", STAGES.get(stage, stage), _changed(change, result["classes"])))
         found += [("warn", STAGES.get(stage, stage), f"{text}.") for text in change.get("warnings", [])]
     found += [("warn", "truth", f"{text}.") for text in result.get("warnings", [])]
     found += [("warn", "scan", str(text)) for text in scan.get("warnings", [])]
     found += [("warn", "plan", str(text)) for text in plan.get("warnings", [])]
+    if clipped := plan.get("clipped"):
+        text = f"{percent(clipped['low'])} of the values below the grey range and {percent(clipped['high'])} above it."
+        found.append(("note", "clipping", text))
+    if shading:
+        text = ", ".join(f"{key} {percent(shading[key]['amplitude'])}" for key in ("drift", "cupping", "rings"))
+        found.append(("note", "drift", f"of the grey range: {text}."))
     order = {"bad": 0, "warn": 1, "good": 2, "note": 3}
     head, rest = (
         [f for f in found if f[1] in ("watch", "product")],
         [f for f in found if f[1] not in ("watch", "product")],
     )
     return head + sorted(rest, key=lambda item: order[item[0]])
+
+
+def _changed(change: dict[str, Any], table: list[dict[str, Any]]) -> str:
+    """What a refinement took from each class and added to it, in a sentence."""
+    text = f"changed {percent(change.get('changed'))} of the labels it was given"
+    names = {cluster: row["name"] for row in table for cluster in row["clusters"]}
+    moved = [
+        f"{names[entry['id']]} −{percent(entry['lost'])} +{percent(entry['gained'])}"
+        for entry in change.get("classes", [])
+        if entry["id"] in names and max(entry["lost"], entry["gained"]) >= 0.001
+    ]
+    return f"{text}; of the voxels of {', '.join(moved)}." if moved else f"{text}."
+
+
+def _gain_table(result: dict[str, Any]) -> str:
+    """IoU and Dice of every class of the truth by stage, with the difference to the first stage in points."""
+    names = stage_names(result)
+    classes = [entry["name"] for entry in result["truth"] if entry["voxels"]]
+    head = "".join(f"<th colspan='2'>{escape(c)}</th>" for c in classes)
+    lines = [f"<tr><th>stage</th>{head}</tr>", f"<tr><th></th>{'<th>IoU</th><th>Dice</th>' * len(classes)}</tr>"]
+    base = result["stages"][names[0]]["classes"]
+    for name in names:
+        own = result["stages"][name]["classes"]
+        cells = [(own[c][key], base[c][key]) for c in classes for key in ("iou", "dice")]
+        texts = [
+            percent(value)
+            + ("" if name == names[0] or value is None or first is None else f" ({100 * (value - first):+.1f})")
+            for value, first in cells
+        ]
+        mark = " class='product'" if name == result["product"]["stage"] else ""
+        lines.append(f"<tr{mark}><td>{STAGES[name]}</td>" + "".join(f"<td>{escape(x)}</td>" for x in texts) + "</tr>")
+    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
+
+
+def _region_table(result: dict[str, Any], voxel: list[float] | None) -> str:
+    """Where the network is least certain."""
+    head = ["least certain regions: slices", "rows (y)", "columns (x)", "mean confidence", "stages disagree"]
+    head += ["middle at z, y, x"] if voxel else []
+    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
+    for entry in result["least_certain"]:
+        cells = [f"{entry[axis][0]} to {entry[axis][1] - 1}" for axis in "zyx"]
+        cells += [percent(entry["confidence"]), percent(entry["disputed"])]
+        if voxel:
+            middle = (sum(entry[axis]) / 2 * size for axis, size in zip("zyx", voxel, strict=True))
+            cells.append(", ".join(length_text(float(f"{value:.4g}"), "µm") for value in middle))
+        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
 
 
 def _stage_table(result: dict[str, Any]) -> str:
@@ -189,15 +325,19 @@ def _stage_table(result: dict[str, Any]) -> str:
     return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
 
 
-def _class_table(result: dict[str, Any]) -> str:
+def _class_table(result: dict[str, Any], voxel: list[float] | None) -> str:
     product = result["stages"][result["product"]["stage"]]
     header = ["class", "id", "clusters", "fraction"]
+    header += ["volume"] if voxel else []
     header += ["confidence"] if "confidence" in product else []
     header += ["stands for", "IoU", "Dice", "voxels in truth"] if result["has_truth"] else []
     lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in header) + "</tr>"]
     for row in result["classes"]:
         name = row["name"]
         cells = [str(row["id"]), ", ".join(map(str, row["clusters"])), percent(product["fractions"][name])]
+        if voxel:
+            inside = result["voxels"]["field_of_view"] * math.prod(voxel)
+            cells.append(volume_text((product["fractions"][name] or 0) * inside))
         if "confidence" in product:
             cells.append(percent(product["confidence"][name]))
         if result["has_truth"]:
@@ -252,7 +392,9 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
         + "The same colour is the same class in every picture.",
         "disputes": f"Slice{'s' if len(shown) != 1 else ''} {', '.join(map(str, shown))}: the windows in which most "
         f"voxels change class between stages. Over the volume, {mean_disputed} do not keep theirs.",
-        "views": f"Grey levels and {product} on the planes through the middle of the volume.",
+        "thumbnail": f"Slice {facts.get('thumbnail')}, grey levels and {product}.",
+        "views": "Planes through the place where the stages disagree most (thin lines), grey levels and every stage. "
+        "Steps along z that the grey levels do not have are errors of a slice-wise network.",
         "trust": f"Slice {facts.get('trust')}. Orange marks voxels on which not all stages agree. Where the network's "
         "confidence is beside it, 1 is sure; it is the network's own and not calibrated.",
         "histogram": f"Values of the scan. Those between {low:.6g} and {high:.6g} became the grey levels; "
@@ -281,7 +423,7 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
             f"what counts as background ({background}). Blue is the product."
         )
         texts["trust"] = (
-            f"Slice {facts.get('trust')} of {product}, for up to four classes: green was found, orange is missed, pink "
+            f"Slice {facts.get('trust')} of {product}, for up to four classes: green was found, red is missed, blue "
             "is called by the class's name without being of it. Voxels without truth stay grey."
         )
         how = {
@@ -292,6 +434,12 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
             f"Left, clusters of the {STAGES[result['matching']['stage']]} against the truth. They were matched once, "
             f"on these numbers, {how}; all stages use this map. Right: "
             f"{texts['matching'][0].lower()}{texts['matching'][1:]}"
+        )
+    if "views_3d" in facts:
+        steps = " × ".join(map(str, facts["views_3d"]))
+        texts["views_3d"] = (
+            f"The surface of every class of {product}, seen from above the xy plane, without perspective; one of every "
+            f"{steps} voxels (z, y, x). Darker is farther or turned away."
         )
     if "grad_cam" in facts:
         texts["grad_cam"] = (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from . import figures
-from .figures import FALSE, HIT, MISSED
+from .figures import DISPUTED, FALSE, HIT, MISSED
 
 Pixel = tuple[float, float]
 
@@ -37,7 +38,7 @@ def overlays(
     picture = figures.grey_picture(grey, figures.grey_range(grey))
     figures.show(axes[0], picture, "grey levels", pixel, unit)
     for place, (title, label) in zip(axes[1:], labels.items(), strict=False):
-        figures.show(place, figures.overlay(picture, label, colours, opacity), title, pixel)
+        figures.show(place, figures.overlay(picture, label, colours, opacity), title, pixel, unit)
         if title == product:
             place.set_title(f"{title} (the product)", fontweight="bold")
     for place in axes[panels:]:
@@ -68,36 +69,65 @@ def disputes(
         figures.show(row[0], picture, "grey levels" if top else "", pixel, unit)
         row[0].set_ylabel(f"slice {z}")
         for place, (title, label) in zip(row[1:], labels.items(), strict=True):
-            figures.show(place, figures.overlay(picture, label, colours, opacity), title if top else "", pixel)
+            figures.show(place, figures.overlay(picture, label, colours, opacity), title if top else "", pixel, unit)
+    figures.legend(figure, names, colours)
+    return figure
+
+
+def pair(
+    grey: np.ndarray,
+    labels: np.ndarray,
+    colours: list[str],
+    names: list[str],
+    *,
+    pixel: Pixel,
+    unit: str,
+    opacity: float,
+) -> Figure:
+    """What went in and what came out: a slice (y, x) in grey levels and the product over it."""
+    height = 2.6 * grey.shape[0] * pixel[0] / (grey.shape[1] * pixel[1])
+    figure = Figure(figsize=(5.3, min(height, 5) + 0.55))
+    left, right = figure.subplots(1, 2)
+    picture = figures.grey_picture(grey, figures.grey_range(grey))
+    figures.show(left, picture, "the scan", pixel, unit)
+    figures.show(right, figures.overlay(picture, labels, colours, opacity), "the product", pixel, unit)
     figures.legend(figure, names, colours)
     return figure
 
 
 def views(
-    planes: dict[str, tuple[np.ndarray, np.ndarray]],
+    grey: dict[str, np.ndarray],
+    labels: dict[str, dict[str, np.ndarray]],
     colours: list[str],
     names: list[str],
     *,
-    size: tuple[float, float, float],
+    product: str,
+    shape: tuple[int, int, int],
+    voxel: Sequence[float],
     unit: str,
     places: tuple[int, int, int],
     limits: tuple[float, float],
     opacity: float,
 ) -> Figure:
-    """Three orthogonal planes through `places`, grey on the left, the product on the right.
+    """Three orthogonal planes through `places`: grey levels, then every stage over them.
 
-    `planes` holds xy, xz and yz as (grey, labels), rows by columns as named from the back: xz is (z, x), yz is (z, y).
-    `size` is the extent of the volume (z, y, x) in `unit`. A thin volume is stretched along z to be seen.
+    `grey` holds the planes xy, xz (z, x) and yz (z, y), `labels` title -> the same of uint8 ids. `shape` is the
+    volume's, `voxel` the size of its voxels in `unit`, both (z, y, x). A thin volume is stretched along z to be seen.
+    Thin lines mark the planes.
     """
+    size = [n * v for n, v in zip(shape, voxel, strict=True)]
     stretch = max(1.0, 0.16 * max(size[1], size[2]) / size[0])
     depth = size[0] * stretch
     total_w, total_h = size[2] + depth, size[1] + depth
-    width = 5.0
-    figure = Figure(figsize=(2 * width + 0.3, width * total_h / total_w + 0.9))
     z, y, x = places
-    note = "" if stretch == 1 else f", z stretched {stretch:.2g} times"
-    halves: Any = figure.subfigures(1, 2)
-    for half, title in zip(halves, ("grey levels", "product"), strict=True):
+    panels: list[tuple[str, dict[str, np.ndarray] | None]] = [("grey levels", None), *labels.items()]
+    rows = -(-len(panels) // 3)
+    columns = -(-len(panels) // rows)
+    width = 3.6
+    figure = Figure(figsize=(width * columns, rows * (width * total_h / total_w + 0.25) + 0.55))
+    halves: Any = figure.subfigures(rows, columns, squeeze=False)
+    at = ((z + 0.5) / shape[0] * depth, (y + 0.5) * voxel[1], (x + 0.5) * voxel[2])
+    for half, (title, planes) in zip(halves.ravel(), panels, strict=False):
         grid = half.subplots(2, 2, width_ratios=(size[2], depth), height_ratios=(size[1], depth))
         grid[1, 1].axis("off")
         shown = {
@@ -106,15 +136,24 @@ def views(
             "yz": (grid[0, 1], size[1], depth),
         }
         for name, (axes, tall, wide) in shown.items():
-            grey, labels = planes[name]
+            levels, ids = grey[name], None if planes is None else planes[name]
             if name == "yz":
-                grey, labels = grey.T, labels.T
-            picture = figures.grey_picture(grey, limits)
-            if title == "product":
-                picture = figures.overlay(picture, labels, colours, opacity)
-            pixel = (tall / picture.shape[0], wide / picture.shape[1])
-            figures.show(axes, picture, "", pixel, unit if name == "xy" else None)
-        half.suptitle(f"{title}: xy at z = {z}, xz at y = {y}, yz at x = {x}{note}", fontsize=9)
+                levels, ids = levels.T, None if ids is None else ids.T
+            picture = figures.grey_picture(levels, limits)
+            if ids is not None:
+                picture = figures.overlay(picture, ids, colours, opacity)
+            figures.show(axes, picture, "", (tall / levels.shape[0], wide / levels.shape[1]), unit * (name == "xy"))
+        for axes, down, right in (
+            (grid[0, 0], at[1], at[2]),
+            (grid[1, 0], at[0], at[2]),
+            (grid[0, 1], at[1], at[0]),
+        ):
+            axes.axhline(down, color="white", linewidth=0.5, alpha=0.7)
+            axes.axvline(right, color="white", linewidth=0.5, alpha=0.7)
+        bold = {"fontweight": "bold"} if title == product else {}
+        half.suptitle(f"{title} (the product)" if bold else title, fontsize=9.5, **bold)
+    note = "" if stretch == 1 else f"; z stretched {stretch:.2g} times"
+    figure.suptitle(f"xy at z = {z}, below it xz at y = {y}, beside it yz at x = {x}{note}", fontsize=9)
     figures.legend(figure, names, colours)
     return figure
 
@@ -146,7 +185,7 @@ def errors(
             (~is_truth & is_predicted, FALSE),
         ):
             panel[mask] = 0.25 * panel[mask] + 0.75 * np.array(figures.rgb(colour))
-        figures.show(place, panel, f"{names[value]}, slice {z}", pixel, unit if place is axes[0] else None)
+        figures.show(place, panel, f"{names[value]}, slice {z}", pixel, unit)
     figures.legend(
         figure,
         ["found (true positive)", "missed (false negative)", "wrongly called (false positive)"],
@@ -171,7 +210,7 @@ def doubt(
     figure = Figure(figsize=(4.4 * panels, min(height, 6) + 0.3))
     axes = figure.subplots(1, panels, squeeze=False)[0]
     picture = (0.7 * figures.grey_picture(grey, limits)).astype(np.uint8)
-    picture[different] = 0.25 * picture[different] + 0.75 * np.array(figures.rgb(MISSED))
+    picture[different] = 0.25 * picture[different] + 0.75 * np.array(figures.rgb(DISPUTED))
     figures.show(axes[0], picture, f"stages disagree, slice {z}", pixel, unit)
     if confidence is not None:
         extent = (0, grey.shape[1] * pixel[1], grey.shape[0] * pixel[0], 0)
@@ -207,4 +246,23 @@ def activation(
             figures.show(place, picture, name if top else "", pixel)
             image = place.imshow(one, cmap="inferno", vmin=0, vmax=1, alpha=0.6, extent=extent, interpolation="nearest")
     figure.colorbar(image, ax=axes, shrink=0.6, label="share of the maximum")
+    return figure
+
+
+def rendered(
+    shades: dict[str, tuple[np.ndarray, float]], colours: list[str], *, unit: str, fractions: list[float | None]
+) -> Figure:
+    """A panel per class: `shades` name -> (brightness (rows, columns), NaN where nothing is hit; size of a pixel)."""
+    columns = min(4, len(shades))
+    rows = -(-len(shades) // columns)
+    figure = Figure(figsize=(2.75 * columns, 3.0 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for place, (name, (shade, pixel)), tint, share in zip(axes, shades.items(), colours, fractions, strict=False):
+        colour = np.maximum(np.array(figures.rgb(tint), float), 70)  # black would swallow its own shading
+        picture = np.full((*shade.shape, 3), 255, np.uint8)
+        hit = np.isfinite(shade)
+        picture[hit] = (shade[hit, None] * colour).astype(np.uint8)
+        figures.show(place, picture, f"{name}, {100 * (share or 0):.3g} %", (pixel, pixel), unit)
+    for place in axes[len(shades) :]:
+        place.axis("off")
     return figure

@@ -172,8 +172,10 @@ def elbow(found: dict[str, list[Any]], n_clusters: int) -> Figure:
     return figure
 
 
-def curves(series: dict[str, list[tuple[str, dict[str, np.ndarray], np.ndarray]]], colours: list[str]) -> Figure:
-    """Training curves: a row per stage of panels (title, name -> values, steps)."""
+def curves(
+    series: dict[str, list[tuple[str, dict[str, np.ndarray], np.ndarray]]], colours: list[str], names: list[str]
+) -> Figure:
+    """Training curves: a row per stage of panels (title, name -> values, steps); `class <n>` is the n-th of `names`."""
     rows = [(stage, panels) for stage, panels in series.items() if panels]
     columns = max((len(panels) for _, panels in rows), default=1)
     figure = Figure(figsize=(3.6 * columns, 2.5 * max(1, len(rows))))
@@ -189,6 +191,8 @@ def curves(series: dict[str, list[tuple[str, dict[str, np.ndarray], np.ndarray]]
             per_class = all(name.startswith("class ") for name in values)
             chosen = colours if per_class else plain
             chosen = [chosen[i % len(chosen)] for i in range(len(values))]
+            if per_class:
+                values = {names[int(key[6:])] if int(key[6:]) < len(names) else key: v for key, v in values.items()}
             figures.lines(place, steps, values, chosen, title=f"{stage}: {title}", xlabel="step")
             if len(values) > 1:
                 place.legend(fontsize=7.5, loc="best", ncols=2 if len(values) > 3 else 1)
@@ -233,12 +237,19 @@ def profile(result: dict[str, Any], slice_um: float | None) -> Figure:
     figure = Figure(figsize=(10, 3.4))
     left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
     colours = [row["colour"] for row in table]
-    note = "slice" if slice_um is None else f"slice (each {figures.length_text(slice_um, 'µm')})"
+    note = "slice (z)"
     figures.lines(left, z, fractions, colours, title="fractions of the product, %", xlabel=note)
     left.set_ylim(0, max(5, min(100, 1.1 * max(np.nanmax(v, initial=0) for v in fractions.values()))))
     figures.lines(right, z, {"disputed": disputed}, [INK], title="voxels on which stages disagree, %", xlabel=note)
     right.set_ylim(0, max(1.0, 1.1 * float(np.nanmax(disputed, initial=0))))
     names = [row["name"] for row in table]
+    if slice_um is not None:
+        long = slice_um * len(z) >= 1000
+        scale = slice_um / (1000 if long else 1)
+        for axes in (left, right):
+            top = axes.secondary_xaxis("top", functions=(lambda v: v * scale, lambda v: v / scale))
+            top.set_xlabel("mm" if long else "µm", fontsize=8)
+            top.tick_params(labelsize=8)
     figures.legend(figure, names, colours)
     return figure
 

@@ -18,11 +18,13 @@ from .metrics import STAGES
 from .page import write_page
 from .palette import COLOURS
 from .provenance import read_json
+from .render import reduced, surface
 from .shading import measured
 from .slabs import UNLABELLED
 from .volumes import Volume
 
 FIGURES = (
+    "thumbnail",
     "stages",
     "overlays",
     "disputes",
@@ -37,6 +39,8 @@ FIGURES = (
 )
 
 
+PRINT = "figures/print"
+MOST_RENDERED = 128  # voxels along an axis
 WATCHED = {
     "kept": "confident pixels",
     "agreement": "agreement with stage 2",
@@ -79,9 +83,10 @@ def report(
     confidence : Volume or None
         As given to `evaluate`.
     settings : dict
-        The section `report`: slices, max_pixels, opacity.
+        The section `report`: slices, max_pixels, opacity, views_3d, figures.
     out_figures : dict
-        Name -> path for every name in `FIGURES`; PNG, about 300 kB each at most.
+        Name -> path for every name in `FIGURES`; PNG, about 300 kB each at most. What `figures` of the settings names
+        (pdf, png of 300 dpi) goes to the folder `print` beside them.
     out_html : path
         One file without links to others.
     weights : dict, optional
@@ -99,6 +104,7 @@ def report(
     colours = [row["colour"] for row in result["classes"]]
     cluster_colours = {c: row["colour"] for row in result["classes"] for c in row["clusters"]}
     draw: dict[str, Callable[[], Figure]] = {
+        "thumbnail": view.thumbnail,
         "stages": lambda: plots.stages(result),
         "overlays": view.overlays,
         "disputes": view.disputes,
@@ -112,20 +118,30 @@ def report(
         "curves": lambda: plots.curves(
             {STAGES[stage]: curve_panels(pd.read_csv(path)) for stage, path in curves.items()},
             [cluster_colours[c] for c in sorted(cluster_colours)] or colours,
+            view.cluster_names(),
         ),
         "matching": lambda: plots.matching(result),
         "profile": lambda: plots.profile(result, (about.get("voxel_size_um") or [None])[0]),
     }
-    for name in FIGURES:
-        with figures.style():
-            figures.save(draw[name](), out_figures[name], [*view.colours, *COLOURS])
-    images = {name: out_figures[name] for name in FIGURES}
+    if settings["views_3d"]:
+        draw["views_3d"] = view.rendered
+    if weights:
+        draw["grad_cam"] = lambda: view.activation(weights)
+    stale = set(Path(out_html).parent.glob(f"{PRINT}/*"))
     with tempfile.TemporaryDirectory() as folder:
-        if weights:
-            images["grad_cam"] = Path(folder, "grad_cam.png")
+        images = {name: out_figures.get(name, Path(folder, f"{name}.png")) for name in draw}
+        for name, path in images.items():
             with figures.style():
-                figures.save(view.activation(weights), images["grad_cam"])
-        write_page(result, about, group, images, view.facts, out_html)
+                figure = draw[name]()
+                figures.save(figure, path, [*view.colours, *COLOURS])
+                stem = Path(out_html).parent / PRINT / name
+                if settings["figures"]:
+                    stem.parent.mkdir(parents=True, exist_ok=True)
+                    figures.save_for_print(figure, stem, settings["figures"])
+                    stale -= {stem.with_suffix(f".{kind}") for kind in settings["figures"]}
+        write_page(result, about, group, clusters, images, view.facts, out_html)
+    for path in stale:
+        path.unlink()
 
 
 def read_truth(path: str | Path | None) -> dict[int, np.ndarray]:
@@ -207,6 +223,31 @@ class View:
         step = max(1, -(-max(full.shape) // self.settings["max_pixels"]))
         return self.voxel[1] * step, self.voxel[2] * step
 
+    def cluster_names(self) -> list[str]:
+        """A name per cluster: that of its class, with the cluster's number where the class has several."""
+        names = {}
+        for row in self.result["classes"]:
+            for cluster in row["clusters"]:
+                names[cluster] = row["name"] if len(row["clusters"]) == 1 else f"{row['name']}, cluster {cluster}"
+        return [names[cluster] for cluster in sorted(names)]
+
+    def thumbnail(self) -> Figure:
+        """The scan and the product on the slice shown, for the head of the page and the table of all runs."""
+        z = self.result["slices"]["shown"]
+        self.facts["thumbnail"] = z
+        grey = self.grey.read(z, z + 1)[0]
+        labels = self.to_class[self.stages[self.product].read(z, z + 1)[0]]
+        n = len(self.result["classes"])
+        return pictures.pair(
+            self._thin(grey),
+            self._thin(labels),
+            self.colours[:n],
+            self.names[:n],
+            pixel=self._pixel(grey),
+            unit=self.unit,
+            opacity=self.settings["opacity"],
+        )
+
     def overlays(self) -> Figure:
         """The middle slice, or the nearest to it that the truth labels."""
         z = self.result["slices"]["shown"]
@@ -246,32 +287,57 @@ class View:
         )
 
     def views(self, mem_budget_mb: float) -> Figure:
-        """Planes through the middle of the volume; along z read in blocks, so that no plane needs the volume."""
+        """Planes through the densest dispute; along z read in blocks, so that no plane needs the volume."""
         depth, height, width = self.grey.shape
-        z, y, x = depth // 2, height // 2, width // 2
+        z = next(iter(self.result["slices"]["disputed"]), depth // 2)
+        found = self.labels(z)
+        rows, columns = densest_window(disputed([found[STAGES[name]] for name in self.stages]), 16, 64)
+        y, x = (rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2
+        self.facts["views"] = (z, y, x)
         step = max(1, int(mem_budget_mb * 2**20 / (4 * height * width)))
         step = step // 8 * 8 if step > 8 else step
-        pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"xz": [], "yz": []}
-        for z0 in range(0, depth, step):
-            z1 = min(z0 + step, depth)
-            for name, rows, columns in (("xz", slice(y, y + 1), slice(None)), ("yz", slice(None), slice(x, x + 1))):
-                pair = [v.read(z0, z1, rows, columns) for v in (self.grey, self.stages[self.product])]
-                axis = 1 if name == "xz" else 2
-                pieces[name].append((pair[0].squeeze(axis), self.to_class[pair[1].squeeze(axis)]))
-        xy = self.grey.read(z, z + 1)[0]
-        planes = {"xy": (xy, self.to_class[self.stages[self.product].read(z, z + 1)[0]])}
-        for name, parts in pieces.items():
-            planes[name] = (np.concatenate([g for g, _ in parts]), np.concatenate([c for _, c in parts]))
+
+        def planes(volume: Volume) -> dict[str, np.ndarray]:
+            xz, yz = [], []
+            for z0 in range(0, depth, step):
+                z1 = min(z0 + step, depth)
+                xz.append(volume.read(z0, z1, slice(y, y + 1), slice(None))[:, 0])
+                yz.append(volume.read(z0, z1, slice(None), slice(x, x + 1))[:, :, 0])
+            return {"xy": volume.read(z, z + 1)[0], "xz": np.concatenate(xz), "yz": np.concatenate(yz)}
+
+        grey = planes(self.grey)
+        limits = figures.grey_range(grey["xy"])
         n = len(self.result["classes"])
         return pictures.views(
-            {name: (self._thin(g), self._thin(c)) for name, (g, c) in planes.items()},
+            {name: self._thin(plane) for name, plane in grey.items()},
+            {
+                STAGES[stage]: {name: self._thin(self.to_class[plane]) for name, plane in planes(volume).items()}
+                for stage, volume in self.stages.items()
+            },
             self.colours[:n],
             self.names[:n],
-            size=(depth * self.voxel[0], height * self.voxel[1], width * self.voxel[2]),
+            product=STAGES[self.product],
+            shape=(depth, height, width),
+            voxel=self.voxel,
             unit=self.unit,
             places=(z, y, x),
-            limits=figures.grey_range(xy),
+            limits=limits,
             opacity=self.settings["opacity"],
+        )
+
+    def rendered(self) -> Figure:
+        """The surface of every class of the product, from every n-th of its voxels."""
+        labels, steps = reduced(self.stages[self.product], MOST_RENDERED)
+        labels = self.to_class[labels]
+        voxel = [size * step for size, step in zip(self.voxel, steps, strict=True)]
+        rows = self.result["classes"]
+        fractions = self.result["stages"][self.product]["fractions"]
+        self.facts["views_3d"] = steps
+        return pictures.rendered(
+            {row["name"]: surface(labels == row["id"], voxel) for row in rows},
+            [row["colour"] for row in rows],
+            unit=self.unit,
+            fractions=[fractions[row["name"]] for row in rows],
         )
 
     def activation(self, weights: dict[str, str | Path]) -> Figure:
@@ -282,15 +348,11 @@ class View:
         self.facts["grad_cam"] = z
         labels = [self.to_class[volume.read(z, z + 1)[0]] for volume in self.stages.values()]
         window = densest_window(disputed(labels))
-        names = {}
-        for row in self.result["classes"]:
-            for cluster in row["clusters"]:
-                names[cluster] = row["name"] if len(row["clusters"]) == 1 else f"{row['name']}, cluster {cluster}"
         grey = self.grey.read(z, z + 1)[0]
         return pictures.activation(
             grey[window],
             {STAGES[stage]: class_maps(path, self.grey, z, window) for stage, path in weights.items()},
-            [names[cluster] for cluster in sorted(names)],
+            self.cluster_names(),
             z=z,
             limits=figures.grey_range(grey),
             pixel=(self.voxel[1], self.voxel[2]),

@@ -30,6 +30,11 @@ rule report:
             caption="../report/report.rst",
             category="{sample}",
         ),
+        thumbnail=report(
+            "results/{sample}/figures/thumbnail.png",
+            caption="../report/thumbnail.rst",
+            category="{sample}",
+        ),
         stages=report(
             "results/{sample}/figures/stages.png",
             caption="../report/stages.rst",
