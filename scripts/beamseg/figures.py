@@ -146,10 +146,11 @@ def length_text(length: float, unit: str) -> str:
     return f"{length:g} {unit}"
 
 
-def volume_text(um3: float) -> str:
-    """`2.5e6` µm³ -> `0.0025 mm³`; below 10⁵ µm³ in µm³, below 0.01 in nm³; three digits."""
-    factor, unit = (1e-9, "mm³") if um3 >= 1e5 else (1.0, "µm³") if um3 >= 0.01 or um3 == 0 else (1e9, "nm³")
-    return f"{um3 * factor:.3g} {unit}"
+def volume_text(um3: float, of: float) -> str:
+    """A volume in the unit that suits the whole it is part of: mm³ from 10⁷ µm³, nm³ below 10; five digits."""
+    factor, unit = (1e-9, "mm³") if of >= 1e7 else (1.0, "µm³") if of >= 10 else (1e9, "nm³")
+    value = um3 * factor
+    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.4g} {unit}"
 
 
 def show(

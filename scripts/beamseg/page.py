@@ -38,7 +38,7 @@ ul.verdicts { list-style: none; padding: 0; margin: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; background: white; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.35rem 0.9rem; text-align: right; border-bottom: 1px solid #e3e7eb; }
-th:first-child, td:first-child { text-align: left; }
+td { white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
 tr.product td { font-weight: 600; background: #eaf3f9; }
 .swatch { display: inline-block; width: 0.9em; height: 0.9em; border: 1px solid #8a94a0; margin-right: 0.5em;
   vertical-align: -0.1em; }
@@ -96,7 +96,7 @@ def write_page(
     kind, text = answer(found, result["has_truth"])
     texts = captions(result, plan, facts)
     pictures = {key: _figure(key, image, texts[key]) for key, image in images.items()}
-    first = next(iter(result["stages"]))
+    first = stage_names(result)[0]
     parts = [
         f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{name}: segmentation</title>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
@@ -337,7 +337,7 @@ def _class_table(result: dict[str, Any], voxel: list[float] | None) -> str:
         cells = [str(row["id"]), ", ".join(map(str, row["clusters"])), percent(product["fractions"][name])]
         if voxel:
             inside = result["voxels"]["field_of_view"] * math.prod(voxel)
-            cells.append(volume_text((product["fractions"][name] or 0) * inside))
+            cells.append(volume_text((product["fractions"][name] or 0) * inside, of=inside))
         if "confidence" in product:
             cells.append(percent(product["confidence"][name]))
         if result["has_truth"]:

@@ -253,16 +253,21 @@ def rendered(
     shades: dict[str, tuple[np.ndarray, float]], colours: list[str], *, unit: str, fractions: list[float | None]
 ) -> Figure:
     """A panel per class: `shades` name -> (brightness (rows, columns), NaN where nothing is hit; size of a pixel)."""
+    seen = np.any([np.isfinite(shade) for shade, _ in shades.values()], axis=0)
+    window: Any = (slice(None), slice(None))
+    if seen.any():
+        window = tuple(slice(max(0, int(i.min()) - 4), int(i.max()) + 5) for i in np.nonzero(seen))
     columns = min(4, len(shades))
     rows = -(-len(shades) // columns)
-    figure = Figure(figsize=(2.75 * columns, 3.0 * rows))
+    tall, wide = seen[window].shape
+    figure = Figure(figsize=(2.75 * columns, (2.75 * min(tall / wide, 1.6) + 0.3) * rows))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for place, (name, (shade, pixel)), tint, share in zip(axes, shades.items(), colours, fractions, strict=False):
         colour = np.maximum(np.array(figures.rgb(tint), float), 70)  # black would swallow its own shading
         picture = np.full((*shade.shape, 3), 255, np.uint8)
         hit = np.isfinite(shade)
         picture[hit] = (shade[hit, None] * colour).astype(np.uint8)
-        figures.show(place, picture, f"{name}, {100 * (share or 0):.3g} %", (pixel, pixel), unit)
+        figures.show(place, picture[window], f"{name}, {100 * (share or 0):.3g} %", (pixel, pixel), unit)
     for place in axes[len(shades) :]:
         place.axis("off")
     return figure
