@@ -105,7 +105,7 @@ def write_page(
         f"<h1>{name}</h1><p class='answer {kind}'>{escape(text)}</p>",
         f"<ul class='verdicts'>\n{items}\n</ul>",
         f"<div class='inout'><div><h2>What went in</h2>{_list(went_in(result, scan, plan, clusters))}"
-        f"<h2>What came out</h2>{_list(came_out(result))}{_shares(result)}</div>{pictures.pop('thumbnail')}</div>",
+        f"<h2>What came out</h2>{_list(came_out(result))}{shares_bar(result)}</div>{pictures.pop('thumbnail')}</div>",
         f"<h2>{TITLES['stages']}</h2>{_stage_table(result)}{pictures.pop('stages')}",
         f"<h2>Classes of the product</h2>{_class_table(result, scan.get('voxel_size_um'))}",
     ]
@@ -136,7 +136,7 @@ def _list(entries: dict[str, str]) -> str:
     return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in entries.items()) + "</dl>"
 
 
-def _shares(result: dict[str, Any]) -> str:
+def shares_bar(result: dict[str, Any]) -> str:
     """Class fractions of the product as one bar in the classes' colours."""
     fractions = result["stages"][result["product"]["stage"]]["fractions"]
     pieces = (

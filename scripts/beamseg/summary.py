@@ -1,4 +1,4 @@
-"""How every run of a workflow ended: a table on the terminal and `results/summary.csv`."""
+"""How every run of a workflow ended: a table on the terminal, `results/summary.csv` and `results/index.html`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .code import code_digest
 from .config import PHANTOM, Run
 from .evaluate import stage_table
 from .job import alive
+from .overview import write_overview
 from .provenance import atomic_path, read_json
 from .runs import STAGES, Runs, is_assigned
 
@@ -137,12 +138,18 @@ def text_table(rows: Iterable[dict[str, str]], columns: tuple[str, ...], width: 
 
 
 def conclude_runs(runs: Runs, *, failed: bool, results: Path = Path("results")) -> None:
-    """Write `results/summary.csv` and print how every run ended, and what the finished ones measured."""
+    """Write `results/summary.csv` and `results/index.html`, and print how every run ended and what it measured."""
     rows = [run_state(runs, name, results) for name in runs.runs]
     with atomic_path(results / "summary.csv") as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
+    files = {"scan": "{}/scan.json", "plan": "groups/{}/plan.json", "classes": "groups/{}/classes.json"}
+    stages = {"scan": "ingest", "plan": "plan", "classes": "pseudo_label"}
+    beside = {
+        name: {key: results / files[key].format(runs.owner(stages[key], name)) for key in files} for name in runs.runs
+    }
+    write_overview(results / "index.html", rows, beside, results)
     out = sys.stderr
     done = [row for row in rows if row["state"] == "done"]
     for row in done[:SHOWN_IN_FULL]:
@@ -154,4 +161,4 @@ def conclude_runs(runs: Runs, *, failed: bool, results: Path = Path("results")) 
     stale = stale_results()
     if stale:
         print("\nkept although the code has changed since (code: frozen):", *stale, sep="\n  ", file=out)
-    print(f"\n{len(done)} of {len(rows)} samples done; {results / 'summary.csv'}", file=out)
+    print(f"\n{len(done)} of {len(rows)} samples done; {results / 'summary.csv'}, {results / 'index.html'}", file=out)

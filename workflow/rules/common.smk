@@ -273,7 +273,9 @@ def final_outputs():
             f"results/{run.name}/report.html",
             f"results/{run.name}/labels.json",
         ]
-        outputs.append(RESULTS["bundle"].format(who=RUNS.owner("bundle", run.name)))
+        who = RUNS.owner("bundle", run.name)
+        outputs.append(RESULTS["bundle"].format(who=who))
+        outputs.append(f"results/groups/{who}/methods.md")
         if run.get("keep") == "minimal":
             outputs.append(f"results/{RUNS.owner('normalize', run.name)}/released.json")
     return list(dict.fromkeys(outputs))
