@@ -48,11 +48,12 @@ def keys_page(folder: Path) -> str:
         schema = yaml.safe_load(path.read_text(encoding="utf-8"))
         section = "" if path.stem == "config" else f"{path.stem}."
         lines += ["", f"## {'Top level' if not section else path.stem}", "", _cell(schema.get("description", "")), ""]
-        lines += ["| key | type | default | unit | meaning |", "|---|---|---|---|---|"]
+        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
         for name, entry in keys(schema, section):
             default = _code(json.dumps(entry["default"], ensure_ascii=False)) if "default" in entry else ""
-            cells = [_code(name), _cell(kind(entry)), default, _cell(entry.get("unit", ""))]
-            lines.append(f"| {' | '.join(cells)} | {_cell(entry.get('description', ''))} |")
+            unit = f"; {entry['unit']}" if "unit" in entry else ""
+            cells = [_code(name), _cell(kind(entry) + unit), default, _cell(entry.get("description", ""))]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

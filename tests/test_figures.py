@@ -44,6 +44,24 @@ def test_units_suit_the_length() -> None:
     assert figures.length_text(0.5, "px") == "0.5 px"
 
 
+def test_volumes_have_the_unit_of_the_whole() -> None:
+    assert figures.volume_text(2.5e6, 1e8) == "0.0025 mm³"
+    assert figures.volume_text(76400, 2e5) == "76,400 µm³"
+    assert figures.volume_text(0, 2e5) == "0 µm³"
+    assert figures.volume_text(0.002, 1) == "2,000,000 nm³"
+
+
+def test_figures_for_print_are_the_same_twice(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        figure = Figure(figsize=(1, 1))
+        figure.subplots().plot([0, 1])
+        figures.save_for_print(figure, tmp_path / name, ["pdf", "png"])
+    for kind in ("pdf", "png"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (300, 300)
+
+
 def test_thinned_pictures_are_no_longer_than_asked() -> None:
     image = np.zeros((1000, 333))
     assert max(figures.thin(image, 640).shape) == 500

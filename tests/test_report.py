@@ -18,8 +18,9 @@ from PIL import Image
 
 from beamseg.clusters import elbow
 from beamseg.counts import disputed
+from beamseg.figures import volume_text
 from beamseg.models import build_model, save_weights
-from beamseg.page import verdicts
+from beamseg.page import answer, verdicts
 from beamseg.provenance import read_json, write_json
 from beamseg.report import FIGURES, curve_panels, densest_window, report, truth_display
 from beamseg.shading import QUANTILES
@@ -158,6 +159,46 @@ def test_the_page_shows_what_the_networks_look_at_only_if_asked(tmp_path: Path) 
     assert page.count("<figure>") == len(FIGURES) + 1
     assert "Grad-CAM" not in plain
     assert not list((tmp_path / "a").glob("grad_cam*"))
+
+
+def test_views_in_three_dimensions_and_figures_for_print_only_if_asked(tmp_path: Path) -> None:
+    page = run(tmp_path, settings={"views_3d": True, "figures": ["png"]}, voxel=[2.0, 0.5, 0.5])
+    assert "The classes in three dimensions" in page
+    assert page.count("<figure>") == len(FIGURES) + 1
+    printed = tmp_path / "figures" / "print"
+    assert {path.stem for path in printed.iterdir()} == {*FIGURES, "views_3d"}
+    with Image.open(printed / "stages.png") as image:
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    assert "in three dimensions" not in run(tmp_path)
+    assert list(printed.iterdir()) == []
+
+
+def test_the_page_says_where_it_is_least_certain_and_how_much_there_is(tmp_path: Path) -> None:
+    page = run(tmp_path, voxel=[2.0, 0.5, 0.5])
+    result = read_json(tmp_path / "metrics.json")
+    (region, *_) = result["least_certain"]
+    assert f"<td>{region['z'][0]} to {region['z'][1] - 1}</td>" in page
+    row = result["classes"][0]
+    share = result["stages"][result["product"]["stage"]]["fractions"][row["name"]]
+    assert f"<td>{volume_text(share * result['voxels']['field_of_view'] * 0.5, 1e3)}</td>" in page
+    assert "<b>clipping</b><span>0.10 % of the values below" in page
+
+
+@pytest.mark.parametrize(
+    ("kinds", "truth", "found"),
+    [
+        (["note", "warn", "bad"], True, ("bad", "Do not use this as it is: see l2 below.")),
+        (["note", "warn", "good"], True, ("warn", "Look first at what is said below of l1; then at the pictures.")),
+        (["good", "note"], True, ("good", "No check speaks against it.")),
+    ],
+)
+def test_the_answer_is_that_of_the_worst_verdict(kinds: list[str], truth: bool, found: tuple[str, str]) -> None:
+    lines = [(kind, f"l{number}", "text") for number, kind in enumerate(kinds)]
+    assert answer(lines, truth) == found
+
+
+def test_without_truth_nothing_is_proved() -> None:
+    assert "No truth was given" in answer([("good", "watch", "")], False)[1]
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
