@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from beamseg.config import load_schema
+from beamseg.config import flatten, load_schema
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCHEMAS = DOCS.parent / "workflow" / "schemas"
@@ -29,6 +29,14 @@ def test_every_key_has_a_row_with_its_meaning() -> None:
         assert entry.get("description"), name
     assert f"| `seed` | integer, at least 0 | `{found['seed']['default']}` |" in page
     assert "| `classes.<name>.colour` |" in page
+
+
+def test_the_shipped_configuration_is_short_and_explained() -> None:
+    config = DOCS.parent / "config"
+    shown = [key for key, _ in flatten(yaml.safe_load((config / "config.yaml").read_text()))]
+    assert len(shown) <= 12
+    readme = (config / "README.md").read_text()
+    assert all(f"| `{key}` |" in readme for key in shown)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def run_state(runs: Runs, name: str, results: Path = Path("results"), logs: Path
     """
     row = {"sample": name, "stage": "", "state": "done", "cause": "", "remedy": "", "log": ""}
     for stage in stages_of(runs.runs[name]):
-        owned = "normalize" if stage == "release" else stage
+        owned = {"release": "normalize", "methods": "bundle"}.get(stage, stage)
         who = runs.owner(owned, name) if owned in STAGES else name
         for entry in _records_of(stage, who, logs):
             part = re.search(r"/\d+-of-(\d+)\.log$", entry["log"])
@@ -90,7 +90,7 @@ def stages_of(run: Run) -> list[str]:
         left_out |= {"train_scm", "refine_scm"}
     if run.get("keep") != "minimal":
         left_out.add("release")
-    return [stage for stage in [*STAGES, "report", "export", "release"] if stage not in left_out]
+    return [stage for stage in [*STAGES, "methods", "report", "export", "release"] if stage not in left_out]
 
 
 def _unfinished(entry: dict[str, Any]) -> dict[str, str]:
