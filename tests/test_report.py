@@ -187,8 +187,8 @@ def test_the_page_says_where_it_is_least_certain_and_how_much_there_is(tmp_path:
 @pytest.mark.parametrize(
     ("kinds", "truth", "found"),
     [
-        (["note", "warn", "bad"], True, ("bad", "Do not use this as it is: see l2 below.")),
-        (["note", "warn", "good"], True, ("warn", "Look first at what is said below of l1; then at the pictures.")),
+        (["note", "warn", "bad"], True, ("bad", "Do not use this as it is: see l2.")),
+        (["note", "warn", "good"], True, ("warn", "Look first at what is said of l1, then at the pictures.")),
         (["good", "note"], True, ("good", "No check speaks against it.")),
     ],
 )

@@ -50,6 +50,16 @@ CITATIONS = {
     "torch": "Paszke, A. et al. PyTorch: an imperative style, high-performance deep learning library. NeurIPS (2019).",
     "snakemake": "Mölder, F. et al. Sustainable data analysis with Snakemake. F1000Research 10, 33 (2021).",
 }
+NETWORKS = {
+    "unet": "U-Net",
+    "unet_plus_plus": "UNet++",
+    "unet3_plus": "UNet 3+",
+    "resunet": "ResUNet",
+    "resunet_plus_plus": "ResUNet++",
+    "attention_unet": "Attention U-Net",
+    "deeplabv3_plus": "DeepLabv3+",
+    "segformer": "SegFormer",
+}
 LABELERS = {
     "kmeans": "k-means",
     "multi_otsu": "multi-level Otsu thresholding",
@@ -126,7 +136,7 @@ def sentences(bundle: dict[str, Any], plan: dict[str, Any], settings: dict[str, 
     found = [
         f"Volumes were segmented with beamseg {versions['beamseg']}, a workflow for Snakemake "
         f"{versions['snakemake']}{cite('snakemake')} and PyTorch {versions['torch']}{cite('torch')}, "
-        f"after{cite('srct')}; "
+        f"by the method of{cite('srct')}; "
         f"seed {settings['seed']}.",
         f"Grey values between {low:.6g} and {high:.6g} of the {scans} "
         f"({_percent(clipped['low'])} of the voxels in the field of view lay below, {_percent(clipped['high'])} above) "
@@ -166,19 +176,26 @@ def _corrected(corrections: dict[str, Any] | None) -> str:
     return f" Before, {', '.join(done)} were corrected." if done else ""
 
 
+def _slices(count: int) -> str:
+    return f"{count} slice{'s' * (count != 1)}"
+
+
 def _length(section: dict[str, Any]) -> str:
     return f"{section['steps']} steps" if section.get("steps") else f"{section.get('epochs')} epochs"
 
 
 def _training(settings: dict[str, Any], cite: Any) -> str:
     model, train = settings["model"], settings["train"]
-    name = model["name"]
+    plain = model["name"].removesuffix("_noskip")
+    loss = (
+        "cross entropy with label smoothing" if train["loss"] == "label_smoothing" else train["loss"].replace("_", " ")
+    )
     stack = f"stacks of {model['n_slices']} adjacent slices" if model["n_slices"] > 1 else "single slices"
-    kind = f"{name.removesuffix('_noskip')}{' without skip connections' if name.endswith('_noskip') else ''}"
+    kind = NETWORKS.get(plain, plain) + (" without skip connections" if plain != model["name"] else "")
     return (
-        f"Stage 2: a network ({kind}{cite(name.removesuffix('_noskip'))}) was trained for {_length(train)} on batches "
+        f"Stage 2: a network ({kind}{cite(plain)}) was trained for {_length(train)} on batches "
         f"of {train['batch']} crops of {train['crop']} × {train['crop']} pixels from {stack}, with the loss "
-        f"{train['loss'].replace('_', ' ')}{cite(train['loss'])} and Adam{cite('adam')} (learning rate "
+        f"{loss}{cite(train['loss'])} and Adam{cite('adam')} (learning rate "
         f"{train['lr']:g}), under rotations by 90° and flips."
     )
 
@@ -204,7 +221,7 @@ def _refinement(settings: dict[str, Any], cite: Any) -> str:
     texts = []
     if "mpp" in settings["refine"]:
         texts.append(
-            f"morphological post-processing along z over {settings['refine_mpp']['support']} slices to each side"
+            f"morphological post-processing along z over {_slices(settings['refine_mpp']['support'])} to each side"
         )
     if "scm" in settings["refine"]:
         section = settings["refine_scm"]

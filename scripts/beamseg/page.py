@@ -151,9 +151,9 @@ def answer(found: list[tuple[str, str, str]], has_truth: bool) -> tuple[str, str
     """(bad, warn or good; sentence): whether the product can be trusted, from the verdicts."""
     bad, warn = ([label for kind, label, _ in found if kind == wanted] for wanted in ("bad", "warn"))
     if bad:
-        return "bad", f"Do not use this as it is: see {', '.join(dict.fromkeys(bad))} below."
+        return "bad", f"Do not use this as it is: see {', '.join(dict.fromkeys(bad))}."
     if warn:
-        return "warn", f"Look first at what is said below of {', '.join(dict.fromkeys(warn))}; then at the pictures."
+        return "warn", f"Look first at what is said of {', '.join(dict.fromkeys(warn))}, then at the pictures."
     proof = "" if has_truth else " No truth was given, so that nothing here proves it right: look at the pictures."
     return "good", f"No check speaks against it.{proof}"
 

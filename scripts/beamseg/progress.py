@@ -64,7 +64,7 @@ class Progress:
             if seconds == LOG_SECONDS or said > self._started:
                 print(f"{name}{self.what}: {ended(self, now - self._started)}", file=stream, flush=True)
 
-    def update(self, units: int = 1, **notes: float) -> None:
+    def update(self, units: int = 1, /, **notes: float) -> None:
         """Count `units` as done; `notes` (a loss, say) stand behind the next lines. Threads may call it."""
         with self._lock:
             self.done += units
