@@ -34,7 +34,7 @@ ul.verdicts { list-style: none; padding: 0; margin: 0; }
   border-radius: 3px; }
 .verdicts li.bad { border-color: #b3261e; } .verdicts li.warn { border-color: #e69f00; }
 .verdicts li.good { border-color: #009e73; }
-.verdicts li { display: grid; grid-template-columns: 6.6rem 1fr; }
+.verdicts li { display: grid; grid-template-columns: 7.4rem 1fr; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; background: white; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.35rem 0.9rem; text-align: right; border-bottom: 1px solid #e3e7eb; }
