@@ -273,6 +273,8 @@ def final_outputs():
             f"results/{run.name}/report.html",
             f"results/{run.name}/labels.json",
         ]
+        if run.get("quantities.measure"):
+            outputs.append(f"results/{run.name}/quantities.json")
         outputs.append(RESULTS["bundle"].format(who=RUNS.owner("bundle", run.name)))
         if run.get("keep") == "minimal":
             outputs.append(f"results/{RUNS.owner('normalize', run.name)}/released.json")
