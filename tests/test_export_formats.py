@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import warnings
 from pathlib import Path
@@ -163,23 +164,40 @@ def test_mrcfile_finds_a_valid_header_and_rows_from_below(tmp_path: Path) -> Non
         assert file.get_labels() == ["beamseg 0: cluster 0", "beamseg 1: grains", "beamseg 2: cluster 2"]
 
 
-def test_ome_zarr_is_valid_and_ome_zarr_py_reads_voxels_names_and_colours(tmp_path: Path) -> None:
+def test_ome_zarr_meets_the_schemas_of_the_specification(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from ome_zarr.io import parse_url
-        from ome_zarr.reader import Reader
-        from ome_zarr_models.v04.image_label import ImageLabel
+        import ngff_zarr
     labels = labels_of((70, 20, 600))
     run(tmp_path, labels, "ome_zarr", mem_budget_mb=0.5)
     path = path_of(tmp_path, "ome_zarr")
-    model = ImageLabel.from_zarr(zarr.open_group(str(path), mode="r"))
-    assert model.attributes.image_label is not None
+    attributes = json.loads((path / ".zattrs").read_text())
+    for model in ("image", "label"):
+        ngff_zarr.validate(attributes, version="0.4", model=model, strict=True)
+    images = ngff_zarr.from_ngff_zarr(str(path), validate=True).images
+    assert [image.data.shape for image in images] == [(70, 20, 600), (35, 10, 300), (18, 5, 150)]
+    for number, image in enumerate(images):
+        assert image.scale == {axis: size * 2**number for axis, size in zip("zyx", SIZE, strict=True)}
+        np.testing.assert_array_equal(np.asarray(image.data), labels[tuple([slice(None, None, 2**number)] * 3)])
+    assert {"label-value": 1, "rgba": [0x11, 0x22, 0x33, 255]} in attributes["image-label"]["colors"]
+    assert {"label-value": 1, "name": "grains"} in attributes["image-label"]["properties"]
+
+
+def test_ome_zarr_py_reads_voxels_names_and_colours(tmp_path: Path) -> None:
+    reason = "ome-zarr-py and its models need an older pydantic than the locked one: an environment of their own"
+    pytest.importorskip("ome_zarr", reason=reason)
+    image_label = pytest.importorskip("ome_zarr_models.v04.image_label", reason=reason)
+    from ome_zarr.io import parse_url
+    from ome_zarr.reader import Reader
+
+    labels = labels_of((70, 20, 600))
+    run(tmp_path, labels, "ome_zarr")
+    path = path_of(tmp_path, "ome_zarr")
+    image_label.ImageLabel.from_zarr(zarr.open_group(str(path), mode="r"))
     location = parse_url(path)
     assert location is not None
     node = next(iter(Reader(location)()))
-    assert [level.shape for level in node.data] == [(70, 20, 600), (35, 10, 300), (18, 5, 150)]
-    for number, level in enumerate(node.data):
-        np.testing.assert_array_equal(np.asarray(level), labels[tuple([slice(None, None, 2**number)] * 3)])
+    np.testing.assert_array_equal(np.asarray(node.data[1]), labels[::2, ::2, ::2])
     scales = [transforms[0]["scale"] for transforms in node.metadata["coordinateTransformations"]]
     assert scales[1] == [4.0, 1.0, 0.5]
     np.testing.assert_allclose(node.metadata["color"][1], np.array([0x11, 0x22, 0x33, 255]) / 255, atol=1e-6)
@@ -192,7 +210,7 @@ def test_the_surface_of_one_voxel_is_an_octahedron_around_it(tmp_path: Path, kin
     labels = np.zeros((3, 4, 5), np.uint8)
     labels[0, 1, 3] = 1
     run(tmp_path, labels, kind)
-    mesh: Any = trimesh.load(tmp_path / f"labels_{kind}" / "class_1.{}".format(kind))
+    mesh: Any = trimesh.load(tmp_path / f"labels_{kind}" / f"class_1.{kind}")
     assert mesh.is_watertight
     assert mesh.volume == pytest.approx(2 * 0.5 * 0.25 / 6)  # positive: faces look outwards
     np.testing.assert_allclose(mesh.bounds, [[0.625, 0.25, -1], [0.875, 0.75, 1]])

@@ -71,7 +71,7 @@ def test_the_surface_of_a_ball(spacing: tuple[float, float, float]) -> None:
     labels = ball(16, spacing)
     pairs = pair_counts(labels, len(labels), 2)
     area = interface_areas(pairs, spacing)[0, 1]
-    assert area == pytest.approx(4 * np.pi * 16**2, rel=0.015)
+    assert area == pytest.approx(4 * np.pi * 16**2, rel=0.02)
 
 
 def test_the_interface_of_a_slab_by_hand() -> None:

@@ -121,8 +121,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, path)
             _sync(path.parent)
         finally:
-            for folder in (temporary, old):
-                shutil.rmtree(folder, ignore_errors=True)
+            for left in (temporary, old):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _temporary(path: Path) -> Path:

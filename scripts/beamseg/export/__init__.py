@@ -24,7 +24,7 @@ FORMATS: dict[str, tuple[Callable[[Labels, Path], None], str, float]] = {
     "ply": (surfaces.write_ply, "_ply", 0.0),
     "stl": (surfaces.write_stl, "_stl", 0.0),
 }
-"""Format -> its writer, what its name ends in, and bytes on disk per voxel, at most, for the forecast (surfaces depend on shapes)."""
+"""Format -> its writer, what its name ends in, and a forecast of bytes per voxel; surfaces depend on shapes."""
 
 
 def export(
@@ -81,7 +81,7 @@ def export(
     labels = Labels(TableVolume(product, class_ids(table)), table, voxel_size_um, mem_budget_mb)
     content = hashlib.sha256()
     for _, block in labels.blocks("digest"):
-        content.update(block.ravel())
+        content.update(block.ravel().data)
     labels.digest = content.hexdigest()
     for name in formats:
         write, ending, _ = FORMATS[name]

@@ -81,7 +81,7 @@ def pieces(labels: Labels, class_id: int, what: str = "surface", stride: int = 1
         old = found[:, 0] == 0
         numbers[old] = shared_numbers[np.searchsorted(shared_keys, keys[old])]
         numbers[~old] = count + np.arange(np.count_nonzero(~old))
-        count += np.count_nonzero(~old)
+        count += int(np.count_nonzero(~old))
         shared = np.flatnonzero(found[:, 0] == len(block))
         shared = shared[np.argsort(keys[shared])]
         shared_keys, shared_numbers = keys[shared], numbers[shared]
