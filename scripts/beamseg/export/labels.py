@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..volumes import Volume, block_depth
 
 ALIGN = 32  # slices of a block, where so many fit: the depth of the chunks that are written
-BYTES = 6  # per voxel of a block: as read, as class ids, and once more in a writer
+BYTES = 12  # per voxel of a block: clusters, their lookup, class ids, and once more in a writer
 
 
 @dataclass

@@ -71,6 +71,7 @@ def _metadata(labels: Labels, levels: int) -> dict[str, Any]:
                 "axes": [{"name": axis, "type": "space"} | unit for axis in "zyx"],
                 "datasets": datasets,
                 "type": "nearest",
+                "metadata": {"description": "level n holds every 2^n-th voxel of level 0 along each axis"},
             }
         ],
         "image-label": {
