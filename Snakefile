@@ -27,6 +27,7 @@ include: "workflow/rules/methods.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/export.smk"
+include: "workflow/rules/quantities.smk"
 include: "workflow/rules/release.smk"
 
 
@@ -39,7 +40,7 @@ localrules:
 
 
 rule all:
-    """Every run of the table: metrics, report, labels, and the bundle of its group."""
+    """Every run of the table: metrics, report, labels, quantities if asked for, and the bundle of its group."""
     default_target: True
     input:
         final_outputs(),

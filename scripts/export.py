@@ -19,5 +19,6 @@ if __name__ == "__main__":
             voxel_size_um=read_json(files.scan)["voxel_size_um"],
             folder=Path(snakemake.output[0]).with_suffix(""),
             out_json=snakemake.output[0],
+            formats=snakemake.params.formats,
             mem_budget_mb=snakemake.params.mem_budget_mb,
         )

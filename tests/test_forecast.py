@@ -23,6 +23,7 @@ SETTINGS: dict[str, Any] = {
     "refine": ["mpp", "scm"],
     "normalize": {"dtype": "uint16"},
     "slab_depth": 8,
+    "export": {"formats": ["tiff"]},
     "pseudo_label": {"n_clusters": 4},
     "model": {"n_slices": 7},
     "mem_budget_mb": 1,
@@ -66,6 +67,9 @@ def test_footprint_by_hand() -> None:
     uncached = footprint((24, 100, 100), 4, False, SETTINGS)
     assert uncached["scratch"] == 0
     assert uncached["files"] == found["files"] - 3
+    other = footprint((24, 100, 100), 4, True, SETTINGS | {"export": {"formats": ["mrc"]}})
+    assert other["results"] == pytest.approx(found["results"] + 1.9 * voxels)  # two bytes each, in one file
+    assert other["files"] == found["files"] - 24
     large = footprint((24, 4000, 4000), 4, True, SETTINGS)["memory_mb"]
     assert large == footprint((2400, 4000, 4000), 4, True, SETTINGS)["memory_mb"]
 

@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
+from beamseg.archive import archive
 from beamseg.provenance import read_json
-from workflow import TINY, Workflow, jobs_of
+from workflow import BASEDIR, TINY, Workflow, jobs_of
 
 EVALUATION = {"evaluate", "report", "export", "bundle", "methods"}
 
@@ -101,6 +102,21 @@ def test_edited_classes_run_evaluation_report_and_export_alone(finished):
     assert set(finished.rules()) == EVALUATION
     table = read_json(finished.folder / "results" / "a" / "labels.json")["classes"]
     assert [row["name"] for row in table] == ["cluster 0", "solid", "cluster 3"]
+
+
+def test_quantities_formats_and_the_archive_on_request(finished):
+    measured = {"measure": ["volume", "surface", "components", "connectivity", "thickness"]}
+    finished.write(edited(quantities=measured, export={"formats": ["nexus", "ply"]}))
+    assert set(finished.rules()) == {"quantities", "export"}
+    results = finished.folder / "results" / "a"
+    labels, found = read_json(results / "labels.json"), read_json(results / "quantities.json")
+    assert labels["exports"] == {"nexus": "labels.h5", "ply": "labels_ply"}
+    assert not (results / "labels").exists()
+    with h5py.File(results / "labels.h5") as file:
+        counts = np.bincount(file["entry/labels/labels"][:].ravel(), minlength=256)
+    assert [row["volume"]["voxels"] for row in found["classes"]] == counts[: len(found["classes"])].tolist()
+    assert archive(finished.folder, BASEDIR, "a").stat().st_size > (results / "labels.h5").stat().st_size
+    assert finished.rules() == []
 
 
 def test_features_are_assigned_once_and_trained_on_and_measured(finished):

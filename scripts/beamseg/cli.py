@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from .archive import archive
 from .check import check
 from .config import flatten, load_runs
 from .errors import InputError
@@ -14,6 +15,7 @@ from .preview import preview
 from .recover import recover
 from .studies import SCALES, known_studies
 from .study import run_study
+from .view import view
 
 BASEDIR = Path(__file__).resolve().parents[2]
 
@@ -49,6 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--contact-sheet-only", action="store_true", help="only the clusters, without training")
     command = commands.add_parser("show_config", help="each value of a sample and the layer it came from")
     command.add_argument("sample")
+    command = commands.add_parser("view", help="scan and labels in napari, with names and colours")
+    command.add_argument("sample")
+    command = commands.add_parser("archive", help="bundle, configuration, provenance and labels in one file")
+    command.add_argument("group", help="a group; of a scan without one, the sample")
     commands.add_parser("recover", help="after a killed snakemake: end its jobs and unlock the directory")
     command = commands.add_parser("study", help="cells of settings over seeds, their metrics in one table")
     command.add_argument("name", nargs="?", help="a study of config/studies, or a file; none lists them")
@@ -71,6 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
             preview(workdir, BASEDIR, args.sample, args.bin, args.steps, train=not args.contact_sheet_only)
         elif args.command == "show_config":
             print(show_config(args.sample, workdir))
+        elif args.command == "view":
+            view(workdir, BASEDIR, args.sample)
+        elif args.command == "archive":
+            print(archive(workdir, BASEDIR, args.group))
         elif args.command == "recover":
             return recover(workdir, BASEDIR)
         elif args.command == "study" and args.name is None:

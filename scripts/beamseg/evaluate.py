@@ -12,7 +12,7 @@ from . import metrics
 from .counts import MAX_TRUTH, TRAINED_ON, Counts, check_shapes, count, encode_truth, spread_out
 from .errors import InputError
 from .metrics import STAGES
-from .palette import class_table
+from .palette import class_ids, class_table
 from .provenance import atomic_path, write_json
 from .slabs import UNLABELLED
 from .volumes import Volume
@@ -90,9 +90,7 @@ def evaluate(
     if not stages or any(name not in STAGES for name in stages):
         raise ValueError(f"stages {list(stages)}: one or more of {list(STAGES)}")
     table = class_table(n_clusters, classes)
-    to_class = np.full(256, UNLABELLED, np.uint8)
-    for row in table:
-        to_class[row["clusters"]] = row["id"]
+    to_class = class_ids(table)
     shape = next(iter(stages.values())).shape
     extra = {"truth": truth, "labels": training_labels, "confidence": confidence}
     check_shapes(shape, {**stages, **{name: volume for name, volume in extra.items() if volume is not None}})

@@ -18,6 +18,7 @@ from . import scm
 from .continuity import continue_along_z
 from .corrections import corrected, estimate, fov_of
 from .device import Compute, choose
+from .export import FORMATS
 from .histogram import measure
 from .models import build_model
 from .normalize import levels
@@ -199,8 +200,9 @@ def footprint(
         "train": LIBRARIES_MB["torch"] + min(3 * voxels / 2**20, settings["mem_budget_mb"]),
         "segment": LIBRARIES_MB["torch"] + plane * (8 * k + 8 * n_slices + 12) / 2**20,
     }
-    files = shape[0] + slabs * (stages + is_cached) + FIGURES_AND_TABLES
-    exported = voxels * 0.1
+    formats = settings["export"]["formats"]
+    files = shape[0] * ("tiff" in formats) + slabs * (stages + is_cached) + FIGURES_AND_TABLES
+    exported = voxels * sum(FORMATS[name][2] for name in formats)
     return {"scratch": cache, "results": labels + exported, "files": files, "memory_mb": max(memory.values())}
 
 

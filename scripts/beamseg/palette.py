@@ -6,7 +6,10 @@ import colorsys
 import re
 from typing import Any
 
+import numpy as np
+
 from .errors import InputError
+from .slabs import UNLABELLED
 
 # Okabe and Ito (2008), dark to light after black for the background; then tints for many clusters.
 COLOURS = (
@@ -90,6 +93,14 @@ def class_table(n_clusters: int, classes: dict[str, Any] | None, where: str = "c
             row["colour"] = colour(index)
             given.add(colour(index).upper())
     return rows
+
+
+def class_ids(table: list[dict[str, Any]]) -> np.ndarray:
+    """Cluster -> class id of a class table, uint8 (256,); 255 for what is no cluster."""
+    ids = np.full(256, UNLABELLED, np.uint8)
+    for row in table:
+        ids[row["clusters"]] = row["id"]
+    return ids
 
 
 def rgb(text: str) -> tuple[int, int, int]:

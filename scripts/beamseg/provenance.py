@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -78,29 +79,78 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         If the disk is full, over its quota or read-only.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
+    with _disk_errors_in_words(path):
+        try:
+            _make_room_beside(path)
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`; on success its files are fsynced and it takes the place of `path`.
+
+    As `atomic_path`, but a writer killed between the two renames leaves no folder of this name; a folder cannot be
+    replaced in one step.
+
+    Raises
+    ------
+    InputError
+        If the disk is full, over its quota or read-only.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    old = temporary.with_name(temporary.name.replace(f".{path.name}.", f".{path.name}.old.", 1))
+    with _disk_errors_in_words(path):
+        try:
+            _make_room_beside(path)
+            temporary.mkdir()
+            yield temporary
+            for folder, _, names in os.walk(temporary, topdown=False):
+                for name in names:
+                    _sync(Path(folder, name))
+                _sync(Path(folder))
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+            _sync(path.parent)
+        finally:
+            for left in (temporary, old):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+def _make_room_beside(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path.parent.resolve())
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path.parent.resolve())
-        yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _disk_errors_in_words(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         raise no_room(path, os.strerror(error.errno)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def no_room(path: str | Path, found: str) -> InputError:
@@ -122,7 +172,7 @@ def _remove_leftovers(folder: Path) -> None:
         here = path.name.endswith(f".{socket.gethostname()}.{name[1]}.tmp")
         with suppress(OSError):
             if not _runs(int(name[1])) if here else time.time() - path.stat().st_mtime > DAY_S:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _runs(pid: int) -> bool:

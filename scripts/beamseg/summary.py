@@ -88,9 +88,12 @@ def stages_of(run: Run) -> list[str]:
         left_out.add("refine_mpp")
     if "scm" not in run.get("refine"):
         left_out |= {"train_scm", "refine_scm"}
+    if not run.get("quantities.measure"):
+        left_out.add("quantities")
     if run.get("keep") != "minimal":
         left_out.add("release")
-    return [stage for stage in [*STAGES, "methods", "report", "export", "release"] if stage not in left_out]
+    last = ("methods", "report", "export", "quantities", "release")
+    return [stage for stage in [*STAGES, *last] if stage not in left_out]
 
 
 def _unfinished(entry: dict[str, Any]) -> dict[str, str]:

@@ -98,6 +98,12 @@ def in_memory(volume: Volume, budget_mb: float, itemsize: int = 2) -> Volume:
     return ArrayVolume(volume.read(0, volume.shape[0]))
 
 
+def block_depth(shape: Sequence[int], mem_budget_mb: float, bytes_per_voxel: float, align: int = 8) -> int:
+    """Slices of a block that fits a budget: a multiple of `align` where so many fit, at least one."""
+    depth = max(1, int(mem_budget_mb * 2**20 / (bytes_per_voxel * shape[1] * shape[2])))
+    return depth // align * align if depth > align else depth
+
+
 def plan_entry(plan: dict[str, Any], scan: dict[str, Any]) -> dict[str, Any]:
     """What normalizes one scan: {range: [lo, hi], bits, fov}, from the plan of its group and its own `scan.json`.
 

@@ -276,6 +276,8 @@ def final_outputs():
         who = RUNS.owner("bundle", run.name)
         outputs.append(RESULTS["bundle"].format(who=who))
         outputs.append(f"results/groups/{who}/methods.md")
+        if run.get("quantities.measure"):
+            outputs.append(f"results/{run.name}/quantities.json")
         if run.get("keep") == "minimal":
             outputs.append(f"results/{RUNS.owner('normalize', run.name)}/released.json")
     return list(dict.fromkeys(outputs))

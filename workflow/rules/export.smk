@@ -2,7 +2,7 @@
 
 
 rule export:
-    """A uint8 TIFF per slice, and labels.json, which says what it is and where it came from."""
+    """The formats that are asked for, and labels.json, which says what they are and where they came from."""
     input:
         unpack(chosen_labels),
         scan=needs("ingest"),
@@ -28,6 +28,7 @@ rule export:
         runtime=120,
     params:
         classes=setting("classes"),
+        formats=setting("export.formats"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("export"),
     script:

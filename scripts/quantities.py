@@ -1,0 +1,25 @@
+"""Rule quantities: volumes, surfaces, components, connectivity and thickness of the classes."""
+
+from beamseg.inputs import stage_volumes
+from beamseg.job import job
+from beamseg.palette import class_table
+from beamseg.provenance import read_json
+from beamseg.quantities import quantities
+
+if __name__ == "__main__":
+    with job(snakemake):
+        files, outputs = snakemake.input, snakemake.output
+        product, scan = read_json(files.metrics)["product"], read_json(files.scan)
+        quantities(
+            stage_volumes(files)[product["stage"]],
+            table=class_table(read_json(files.classes)["n_clusters"], snakemake.params.classes),
+            stage=product,
+            fov=scan["fov"],
+            voxel_size_um=scan["voxel_size_um"],
+            settings=snakemake.params.settings,
+            out_json=outputs.json,
+            out_csv=outputs.csv,
+            out_sizes=outputs.sizes,
+            out_figure=outputs.figure,
+            mem_budget_mb=snakemake.params.mem_budget_mb,
+        )
