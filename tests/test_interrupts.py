@@ -319,6 +319,23 @@ def test_a_slurm_job_is_cancelled_and_waited_for_unless_it_is_our_own(tmp_path, 
     assert (tmp_path / "scancel.called").exists() == cancelled
 
 
+def test_queued_slurm_jobs_are_cancelled_those_of_this_directory_alone(tmp_path, monkeypatch):
+    """A killed Snakemake may have left jobs in the queue, which have no record; other jobs are none of our business."""
+    queue = f"7|{tmp_path}|rule_train_wildcards_a\n8|/elsewhere|rule_train_wildcards_a\n9|{tmp_path}|(null)\n"
+    (tmp_path / "queue").write_text(queue)
+    texts = {
+        "scancel": f'echo "$@" >> {tmp_path}/called',
+        "squeue": f'case "$*" in *--me*) cat {tmp_path}/queue;; esac',
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    Workflow(tmp_path)
+    assert recover(tmp_path, BASEDIR) == 0
+    assert (tmp_path / "called").read_text() == "7\n"
+
+
 def test_temporary_files_of_killed_writers_go_and_those_of_live_ones_stay(tmp_path, bystander):
     gone = subprocess.Popen(["true"])
     gone.wait()
