@@ -265,6 +265,16 @@ def gpus(wildcards):
     return 0 if run_of(wildcards).get("device") == "cpu" else 1
 
 
+def training_gpus(wildcards):
+    """Devices of one training: as many as `gpus` says, on one node."""
+    return gpus(wildcards) * run_of(wildcards).get("gpus")
+
+
+def training_mem_mb(wildcards, attempt):
+    """Memory of a training; each device has a process, which holds the volumes."""
+    return mem_mb(wildcards, attempt) * max(1, training_gpus(wildcards))
+
+
 def final_outputs():
     """Targets of `all`."""
     outputs = []
