@@ -23,7 +23,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
 
     @property
     def first(self) -> bool:
@@ -65,7 +65,7 @@ def rank_of_environment() -> tuple[int, int]:
 
 
 def join(device: torch.device) -> Ranks:
-    """Meet the other processes that `torch.distributed.run` started, if it did; NCCL between GPUs, gloo between CPUs."""
+    """Meet the other processes that `torch.distributed.run` started, if any: NCCL between GPUs, gloo else."""
     rank, size = rank_of_environment()
     if size > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -74,7 +74,7 @@ def join(device: torch.device) -> Ranks:
 
 
 def run_on(gpus: int) -> None:
-    """Become `torch.distributed.run` of this very script on that many GPUs, unless it is one or this is a process of it.
+    """Become `torch.distributed.run` of this very script on that many GPUs, unless one does or this is a process of it.
 
     The process stays the same one, so signals that are meant for the job reach the launcher, which passes them on.
     """

@@ -55,10 +55,10 @@ def strengthen(
     first: int = 0,
     batch: int = 0,
 ) -> torch.Tensor:
-    """Images with strong photometry on the first `share` of their batch; images and `inside` (field of view) (n, c, y, x).
+    """Images with strong photometry on the first `share` of their batch.
 
-    They are the crops from `first` on of a batch of `batch`; by default all. The paper's baseline of a single stage
-    (section IV-D): half of a batch is strong, and there is no teacher.
+    Images and `inside` (field of view) are (n, c, y, x), the crops from `first` on of a batch of `batch`; by default
+    all. The paper's baseline of a single stage (section IV-D): half of a batch is strong, and there is no teacher.
     """
     strong = min(max(0, round(share * (batch or len(images))) - first), len(images))
     if not strong:

@@ -4,6 +4,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 from snakemake.exceptions import WorkflowError
 
 # Scripts find the library beside them; the Snakefile needs to be told where that is.
@@ -13,6 +14,7 @@ from beamseg import runs as graph
 from beamseg.code import code_digest, lead_the_path
 from beamseg.config import load_runs
 from beamseg.errors import InputError
+from beamseg.footprint import peak_mb
 from beamseg.provenance import read_json
 from beamseg.slabs import stored_bytes
 from beamseg.summary import conclude_runs, recorded_code
@@ -248,6 +250,33 @@ def readers_of_cache(wildcards):
 def mem_mb(wildcards, attempt):
     """Memory of a job: the budget for a volume, twice over for what is computed from it, plus the libraries."""
     return (2 * run_of(wildcards).get("mem_budget_mb") + 2000) * attempt
+
+
+def slice_mem_mb(stage):
+    """Memory of a job that holds whole slices: by their size, where that is more than the budget gives."""
+
+    def memory(wildcards, input, attempt):
+        scan, run = read_json(input.scan), run_of(wildcards)
+        itemsize = np.dtype(scan["dtype"]).itemsize
+        peak = peak_mb(scan["shape"], itemsize, run.settings)[stage]
+        return max(mem_mb(wildcards, attempt), math.ceil(1.25 * peak) * attempt)
+
+    return memory
+
+
+def minutes(least, voxels_per_s):
+    """Time limit of a part: `least`, and what its voxels take at a cautious rate; more with each attempt.
+
+    A job that is ended all the same goes on from its finished slabs in the next attempt.
+    """
+
+    def runtime(wildcards, input, attempt):
+        voxels = (
+            math.prod(read_json(input.scan)["shape"]) / run_of(wildcards).get("parts")
+        )
+        return (least + math.ceil(voxels / voxels_per_s / 60)) * attempt
+
+    return runtime
 
 
 def cache_mb(wildcards, input):
