@@ -271,8 +271,8 @@ def minutes(least, voxels_per_s):
     """
 
     def runtime(wildcards, input, attempt):
-        voxels = (
-            math.prod(read_json(input.scan)["shape"]) / run_of(wildcards).get("parts")
+        voxels = math.prod(read_json(input.scan)["shape"]) / run_of(wildcards).get(
+            "parts"
         )
         return (least + math.ceil(voxels / voxels_per_s / 60)) * attempt
 
