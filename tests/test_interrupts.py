@@ -147,7 +147,7 @@ def start(workflow: Workflow, *arguments: str) -> subprocess.Popen:
 def wait_for(stage: str, workflow: Workflow, snakemake: subprocess.Popen) -> dict:
     """The record of the job of a stage, as soon as the job is in the middle of its work (or already at its end)."""
     path, sign = record_of(stage, workflow), STAGES[stage][1]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and snakemake.poll() is None:
         if path.exists() and (not sign or any(workflow.folder.glob(sign))):
             entry = read_json(path)
@@ -241,6 +241,45 @@ def test_ctrl_c_saves_the_training_and_says_so(done, copied):
     assert (entry["state"], entry["cause"]) == ("failed", "stopped by a signal (143)")
     copied.run(target)
     assert contents(copied) == contents(done)
+
+
+def a_running_job(workflow: Workflow, snakemake: subprocess.Popen) -> dict | None:
+    """The record of a job that is at work; None if Snakemake has ended without another."""
+    while snakemake.poll() is None:
+        for path in sorted((workflow.folder / "logs").rglob("*.log.json")):
+            if (entry := read_json(path))["state"] == "running" and alive(entry):
+                return entry
+        time.sleep(0.01)
+    return None
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_through_the_whole_graph(done, tmp_path):
+    """Jobs and Snakemake itself, somewhere in their work; what is finished before the twentieth is taken away again."""
+    workflow, rng = Workflow(tmp_path, small()), np.random.default_rng(0)
+    killed = []
+    while len(killed) < 20:
+        snakemake = start(workflow)
+        entry = a_running_job(workflow, snakemake)
+        if entry is None:
+            assert snakemake.wait() == 0, (workflow.folder / "output.txt").read_text()[-3000:]
+            remove(workflow, [str(stage) for stage in rng.choice(list(STAGES)[4:], 6, replace=False)])
+            continue
+        time.sleep(rng.uniform(0.0, 3.0))
+        if rng.random() < 0.5:
+            snakemake.kill()
+            assert beamseg(workflow, "recover").returncode == 0
+            killed.append("snakemake")
+        elif alive(entry):
+            os.kill(entry["pid"], signal.SIGKILL)
+            killed.append(entry["stage"])
+        snakemake.wait(300)
+    assert "snakemake" in killed
+    assert len(set(killed)) > 3
+    workflow.run()
+    assert contents(workflow) == contents(done)
+    assert workflow.digests() == done.digests()
+    assert leftovers(workflow) == []
 
 
 # What follows is quick, and needs no run.

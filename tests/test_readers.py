@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
 from pathlib import Path
 
 import h5py
@@ -221,6 +223,20 @@ def test_truncated_hdf5(tmp_path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     assert found(path) == f"a truncated file of {len(data) // 2} bytes"
+
+
+def test_a_refused_lock_is_told_from_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5_USE_FILE_LOCKING=TRUE on a file system that refuses locks; here somebody else holds the lock."""
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file["v"] = VOLUME
+    with open(path) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert open_source(path).shape == VOLUME.shape
+        monkeypatch.setattr(h5py, "File", functools.partial(h5py.File, locking=True))
+        with pytest.raises(InputError, match="no lock to be had") as caught:
+            open_source(path)
+    assert "unset HDF5_USE_FILE_LOCKING" in str(caught.value)
 
 
 def test_content_digest_is_of_the_voxels_alone(tmp_path: Path) -> None:

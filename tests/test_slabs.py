@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import sys
@@ -186,6 +188,19 @@ def test_a_disk_without_room_is_refused_before_anything_is_computed(tmp_path, mo
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"Not a directory|File exists"):
         run_slabs(tmp_path / "file" / "1-of-1.json", fill=lambda *_: pytest.fail("computed"), **arguments)
+
+
+def test_where_locks_are_refused_slabs_are_read_and_written_all_the_same(tmp_path, array):
+    """A lock that somebody else holds stands for one that a network file system refuses."""
+    make(tmp_path, array, 8)
+    with contextlib.ExitStack() as held:
+        for path in tmp_path.glob("slab_*.h5"):
+            fcntl.flock(held.enter_context(open(path)), fcntl.LOCK_EX)
+            with pytest.raises(BlockingIOError):
+                h5py.File(path, "r", locking=True)
+        assert np.array_equal(SlabVolume([tmp_path / "1-of-1.json"], "labels").read(0, len(array)), array)
+        make(tmp_path, array, 8, identity="b")
+    assert np.array_equal(SlabVolume([tmp_path / "1-of-1.json"], "labels").read(0, len(array)), array)
 
 
 def test_forecast_of_bytes_by_hand():

@@ -88,10 +88,12 @@ def test_every_rule_gets_the_gpus_that_it_declares(cluster: Cluster, done: Workf
 
 
 def interrupted(stage: str, workflow: OnSlurm) -> tuple[subprocess.Popen[bytes], dict]:
-    """Run a stage anew; Snakemake and the record of the job, in the middle of its work."""
+    """Run a stage anew; Snakemake and the record of the job, which stands still in the middle of its work."""
     remove(workflow, [stage])
     snakemake = start(workflow, STAGES[stage][0][0])
-    return snakemake, wait_for(stage, workflow, snakemake)
+    entry = wait_for(stage, workflow, snakemake)
+    os.kill(entry["pid"], signal.SIGSTOP)
+    return snakemake, entry
 
 
 def ended_as_if_undisturbed(stage: str, workflow: OnSlurm, done: Workflow, rules: list[str]) -> None:
@@ -130,6 +132,35 @@ def test_a_lost_node_s_job_goes_on_from_its_state_on_another(cluster: Cluster, d
     ended_as_if_undisturbed("train", copied, done, jobs_of(output_of(copied)))
 
 
+def test_near_its_time_limit_a_training_saves_its_state_and_goes_on(
+    cluster: Cluster, done: Workflow, copied: OnSlurm
+) -> None:
+    """What Slurm sends two minutes before the limit reaches the script: the step's processes get SIGTERM."""
+    config = {**copied.config, "train": {**copied.config["train"], "checkpoint_s": 3600}}
+    copied.write(config)
+    remove(copied, ["train"])
+    snakemake = start(copied, STAGES["train"][0][0])
+    record, log = record_of("train", copied), copied.folder / "logs/groups/a/train.log"
+    wait_until(lambda: log.exists() and "train:" in log.read_text() and record.exists(), "the training begins", 120)
+    entry = read_json(record)
+    # The limit may only be lowered to whole minutes from the start of the job, and is looked at every half minute.
+    subprocess.run(["scontrol", "update", f"JobId={entry['slurm_job']}", "TimeLimit=2"], check=True)
+    os.kill(entry["pid"], signal.SIGSTOP)
+    wait_until(lambda: "SIGTERM" in pending_signals(entry["pid"]), "the signal before the limit", 90)
+    os.kill(entry["pid"], signal.SIGCONT)
+    wait_until(lambda: not alive(entry), "the job ends", 60)
+    assert (copied.folder / GROUP / ".stage2.resume.pt").exists()
+    assert snakemake.wait(180) == 0, output_of(copied)
+    assert (copied.folder / STAGES["train"][0][0]).read_bytes() == (done.folder / STAGES["train"][0][0]).read_bytes()
+
+
+def pending_signals(pid: int) -> list[str]:
+    """Names of the signals that a stopped process has not yet heard."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
+    return [number.name for number in signal.Signals if any(mask >> (number - 1) & 1 for mask in masks)]
+
+
 def test_a_job_may_fail_twice(cluster: Cluster, done: Workflow, copied: OnSlurm) -> None:
     snakemake, entry = interrupted("train_scm", copied)
     for _ in range(2):
@@ -148,11 +179,9 @@ def test_recover_cancels_what_a_killed_snakemake_left_on_slurm(
     cluster: Cluster, done: Workflow, copied: OnSlurm
 ) -> None:
     snakemake, entry = interrupted("train", copied)
-    os.kill(entry["pid"], signal.SIGSTOP)  # so that it is still there for what follows
     snakemake.kill()
     snakemake.wait(10)
     assert "Directory cannot be locked" in copied.run(STAGES["train"][0][0], fails=True)
-    os.kill(entry["pid"], signal.SIGCONT)
     recovered = beamseg(copied, "recover")
     assert recovered.returncode == 0, recovered.stdout + recovered.stderr
     assert not alive(entry)

@@ -17,6 +17,8 @@ from .hdf5_layouts import axes_of, candidates, find, listed, refuse_projections,
 from .raw import check_type
 from .source import AGAIN, ReadOptions, Source, native
 
+LOCKS = "unset HDF5_USE_FILE_LOCKING, or set it to FALSE: no lock is needed"
+
 
 def matches(path: Path) -> bool:
     """Whether the file bears HDF5's signature (at byte 0 or after a user block)."""
@@ -34,6 +36,10 @@ def open_source(path: Path, options: ReadOptions) -> Source:
         if isinstance(error, PermissionError):
             raise
         cause = str(error)
+        if "lock file" in cause:
+            raise InputError(
+                path, f"no lock to be had ({cause})", "a file system with locks, or none asked for", LOCKS
+            ) from error
         if "truncated" in cause:
             cause = f"a truncated file of {path.stat().st_size} bytes"
         raise InputError(path, cause, "a whole HDF5 file", AGAIN) from error
