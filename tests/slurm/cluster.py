@@ -73,7 +73,7 @@ def search_path() -> str:
     return f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+def wait_until(true: Callable[[], object], what: str, seconds: float = 120.0) -> None:
     """Wait for a condition; AssertionError with its name when the time is over."""
     deadline = time.monotonic() + seconds
     while not true():

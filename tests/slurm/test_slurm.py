@@ -109,7 +109,7 @@ def test_a_cancelled_job_is_tried_again_and_keeps_its_slabs(cluster: Cluster, do
     snakemake, entry = interrupted("segment_stage2", copied)
     slabs = files_of(copied, "segment_stage2")
     subprocess.run(["scancel", entry["slurm_job"]], check=True)
-    assert snakemake.wait(180) == 0, output_of(copied)
+    assert snakemake.wait(400) == 0, output_of(copied)
     assert "Trying to restart job" in output_of(copied)
     assert 0 < len(slabs) < 4
     assert slabs.items() <= files_of(copied, "segment_stage2").items()
@@ -122,7 +122,7 @@ def test_a_lost_node_s_job_goes_on_from_its_state_on_another(cluster: Cluster, d
     try:
         cluster.lose_node(node)
         assert (copied.folder / GROUP / ".stage2.resume.pt").exists()
-        assert snakemake.wait(180) == 0, output_of(copied)
+        assert snakemake.wait(400) == 0, output_of(copied)
     finally:
         cluster.start_node(node)
     wait_until(lambda: cluster.states()[node] == "idle", f"{node} comes back")
@@ -141,7 +141,7 @@ def test_near_its_time_limit_a_training_saves_its_state_and_goes_on(
     remove(copied, ["train"])
     snakemake = start(copied, STAGES["train"][0][0])
     record, log = record_of("train", copied), copied.folder / "logs/groups/a/train.log"
-    wait_until(lambda: log.exists() and "train:" in log.read_text() and record.exists(), "the training begins", 120)
+    wait_until(lambda: log.exists() and "train:" in log.read_text() and record.exists(), "the training begins", 400)
     entry = read_json(record)
     # The limit may only be lowered to whole minutes from the start of the job, and is looked at every half minute.
     subprocess.run(["scontrol", "update", f"JobId={entry['slurm_job']}", "TimeLimit=2"], check=True)
@@ -150,7 +150,7 @@ def test_near_its_time_limit_a_training_saves_its_state_and_goes_on(
     os.kill(entry["pid"], signal.SIGCONT)
     wait_until(lambda: not alive(entry), "the job ends", 60)
     assert (copied.folder / GROUP / ".stage2.resume.pt").exists()
-    assert snakemake.wait(180) == 0, output_of(copied)
+    assert snakemake.wait(400) == 0, output_of(copied)
     assert (copied.folder / STAGES["train"][0][0]).read_bytes() == (done.folder / STAGES["train"][0][0]).read_bytes()
 
 
@@ -170,7 +170,7 @@ def test_a_job_may_fail_twice(cluster: Cluster, done: Workflow, copied: OnSlurm)
         killed = entry["pid"]
         while (entry := wait_for("train_scm", copied, snakemake))["pid"] == killed:
             assert snakemake.poll() is None, output_of(copied)
-    assert snakemake.wait(180) == 0, output_of(copied)
+    assert snakemake.wait(400) == 0, output_of(copied)
     assert output_of(copied).count("Trying to restart job") == 2
     ended_as_if_undisturbed("train_scm", copied, done, jobs_of(output_of(copied)))
 
