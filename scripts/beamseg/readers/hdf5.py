@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-
-import numpy as np
-
-os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # before h5py: network file systems often refuse locks
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers blosc, bitshuffle, lz4, zstd …)
+import numpy as np
 
 from ..errors import InputError
 from .hdf5_layouts import axes_of, candidates, find, listed, refuse_projections, voxel_size
