@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import functools
 from pathlib import Path
 
 import h5py
@@ -226,15 +224,15 @@ def test_truncated_hdf5(tmp_path: Path) -> None:
 
 
 def test_a_refused_lock_is_told_from_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """HDF5_USE_FILE_LOCKING=TRUE on a file system that refuses locks; here somebody else holds the lock."""
-    path = tmp_path / "scan.h5"
-    with h5py.File(path, "w") as file:
-        file["v"] = VOLUME
-    with open(path) as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        monkeypatch.setattr(h5py, "File", functools.partial(h5py.File, locking=True))
-        with pytest.raises(InputError, match="no lock to be had") as caught:
-            open_source(path)
+    """What HDF5 says with HDF5_USE_FILE_LOCKING=TRUE on a file system that refuses locks."""
+    path = write_h5(tmp_path / "scan.h5", v=VOLUME)
+
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Unable to synchronously open file (unable to lock file, errno = 11)")
+
+    monkeypatch.setattr(h5py, "File", refused)
+    with pytest.raises(InputError, match="no lock to be had") as caught:
+        open_source(path)
     assert "unset HDF5_USE_FILE_LOCKING" in str(caught.value)
 
 
