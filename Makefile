@@ -1,10 +1,11 @@
-# make demo: set up and segment the embedded scan.   make test: the tests.   make docs: the site.   make setup TORCH=cpu|cuda
+# make demo: set up and segment the embedded scan.   make setup TORCH=cpu|cuda   make docs: the site.
+# make test: the tests.   make test-slurm: those on a Slurm of their own.
 VENV ?= .venv
 TORCH ?= auto
 BIN := $(abspath $(VENV))/bin
 SNAKEMAKE := $(BIN)/snakemake --snakefile $(CURDIR)/Snakefile --workflow-profile $(CURDIR)/workflow/profiles/default
 
-.PHONY: setup demo test test-all lint docs clean
+.PHONY: setup demo test test-all test-slurm lint docs clean
 
 setup: $(VENV)/.ready
 
@@ -23,6 +24,12 @@ test: setup lint docs
 
 test-all: setup lint docs
 	$(BIN)/python -m pytest -q
+
+# As root, on Debian or Ubuntu: installs Slurm, which the tests start and stop themselves.
+test-slurm: setup
+	test -x /usr/sbin/slurmctld || (apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge)
+	$(BIN)/python -m pytest -q -m slurm
 
 lint: setup
 	$(BIN)/ruff check .

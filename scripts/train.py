@@ -1,5 +1,6 @@
 """Rule train: stage 2, a network learns from the pseudo-labels or from the user's labels."""
 
+from beamseg.distributed import run_on
 from beamseg.inputs import many, reference_pseudo_labels, reference_volumes
 from beamseg.job import job
 from beamseg.labels import described, open_training_labels
@@ -7,6 +8,7 @@ from beamseg.provenance import identity, read_json
 from beamseg.train import train
 
 if __name__ == "__main__":
+    run_on(snakemake.resources.get("gpu", 0))
     with job(snakemake):
         files, params = snakemake.input, snakemake.params
         settings = params.settings

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from beamseg import check, forecast
-from beamseg.forecast import footprint, scan_rates, stage_seconds, training_seconds, uncontended
+from beamseg.footprint import footprint
+from beamseg.forecast import scan_rates, stage_seconds, training_seconds, uncontended
 from beamseg.readers import open_source
 
 BASEDIR = Path(__file__).resolve().parents[1]

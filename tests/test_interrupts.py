@@ -147,7 +147,7 @@ def start(workflow: Workflow, *arguments: str) -> subprocess.Popen:
 def wait_for(stage: str, workflow: Workflow, snakemake: subprocess.Popen) -> dict:
     """The record of the job of a stage, as soon as the job is in the middle of its work (or already at its end)."""
     path, sign = record_of(stage, workflow), STAGES[stage][1]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and snakemake.poll() is None:
         if path.exists() and (not sign or any(workflow.folder.glob(sign))):
             entry = read_json(path)
@@ -243,6 +243,45 @@ def test_ctrl_c_saves_the_training_and_says_so(done, copied):
     assert contents(copied) == contents(done)
 
 
+def a_running_job(workflow: Workflow, snakemake: subprocess.Popen) -> dict | None:
+    """The record of a job that is at work; None if Snakemake has ended without another."""
+    while snakemake.poll() is None:
+        for path in sorted((workflow.folder / "logs").rglob("*.log.json")):
+            if (entry := read_json(path))["state"] == "running" and alive(entry):
+                return entry
+        time.sleep(0.01)
+    return None
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_through_the_whole_graph(done, tmp_path):
+    """Jobs and Snakemake itself, somewhere in their work; what is finished before the twentieth is taken away again."""
+    workflow, rng = Workflow(tmp_path, small()), np.random.default_rng(0)
+    killed = []
+    while len(killed) < 20:
+        snakemake = start(workflow)
+        entry = a_running_job(workflow, snakemake)
+        if entry is None:
+            assert snakemake.wait() == 0, (workflow.folder / "output.txt").read_text()[-3000:]
+            remove(workflow, [str(stage) for stage in rng.choice(list(STAGES)[4:], 6, replace=False)])
+            continue
+        time.sleep(rng.uniform(0.0, 3.0))
+        if rng.random() < 0.5:
+            snakemake.kill()
+            assert beamseg(workflow, "recover").returncode == 0
+            killed.append("snakemake")
+        elif alive(entry):
+            os.kill(entry["pid"], signal.SIGKILL)
+            killed.append(entry["stage"])
+        snakemake.wait(300)
+    assert "snakemake" in killed
+    assert len(set(killed)) > 3
+    workflow.run()
+    assert contents(workflow) == contents(done)
+    assert workflow.digests() == done.digests()
+    assert leftovers(workflow) == []
+
+
 # What follows is quick, and needs no run.
 
 
@@ -317,6 +356,23 @@ def test_a_slurm_job_is_cancelled_and_waited_for_unless_it_is_our_own(tmp_path, 
     write_json(tmp_path / "logs/groups/a/train.log.json", entry_of(1, host="node7", slurm_job="7"))
     assert recover(tmp_path, BASEDIR) == int(not cancelled)
     assert (tmp_path / "scancel.called").exists() == cancelled
+
+
+def test_queued_slurm_jobs_are_cancelled_those_of_this_directory_alone(tmp_path, monkeypatch):
+    """A killed Snakemake may have left jobs in the queue, which have no record; other jobs are none of our business."""
+    queue = f"7|{tmp_path}|rule_train_wildcards_a\n8|/elsewhere|rule_train_wildcards_a\n9|{tmp_path}|(null)\n"
+    (tmp_path / "queue").write_text(queue)
+    texts = {
+        "scancel": f'echo "$@" >> {tmp_path}/called',
+        "squeue": f'case "$*" in *--me*) cat {tmp_path}/queue;; esac',
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    Workflow(tmp_path)
+    assert recover(tmp_path, BASEDIR) == 0
+    assert (tmp_path / "called").read_text() == "7\n"
 
 
 def test_temporary_files_of_killed_writers_go_and_those_of_live_ones_stay(tmp_path, bystander):

@@ -223,6 +223,19 @@ def test_truncated_hdf5(tmp_path: Path) -> None:
     assert found(path) == f"a truncated file of {len(data) // 2} bytes"
 
 
+def test_a_refused_lock_is_told_from_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HDF5 says with HDF5_USE_FILE_LOCKING=TRUE on a file system that refuses locks."""
+    path = write_h5(tmp_path / "scan.h5", v=VOLUME)
+
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Unable to synchronously open file (unable to lock file, errno = 11)")
+
+    monkeypatch.setattr(h5py, "File", refused)
+    with pytest.raises(InputError, match="no lock to be had") as caught:
+        open_source(path)
+    assert "unset HDF5_USE_FILE_LOCKING" in str(caught.value)
+
+
 def test_content_digest_is_of_the_voxels_alone(tmp_path: Path) -> None:
     deep = tmp_path / "deep.h5"
     with h5py.File(deep, "w") as file:

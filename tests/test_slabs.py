@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import sys
@@ -186,6 +188,28 @@ def test_a_disk_without_room_is_refused_before_anything_is_computed(tmp_path, mo
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"Not a directory|File exists"):
         run_slabs(tmp_path / "file" / "1-of-1.json", fill=lambda *_: pytest.fail("computed"), **arguments)
+
+
+READ_WHERE_LOCKED = """
+import sys
+from beamseg.slabs import SlabVolume
+print(SlabVolume([sys.argv[1]], "labels").read(0, 1000).sum(dtype=int))
+"""
+
+
+def test_where_locks_are_refused_slabs_are_read_all_the_same(tmp_path, array):
+    """A lock that somebody else holds stands for one that a network file system refuses."""
+    make(tmp_path, array, 8)
+    env = {name: value for name, value in os.environ.items() if name != "HDF5_USE_FILE_LOCKING"}
+    env["PYTHONPATH"] = str(Path(slabs.__file__).parents[1])
+    with contextlib.ExitStack() as held:
+        for path in tmp_path.glob("slab_*.h5"):
+            fcntl.flock(held.enter_context(open(path)), fcntl.LOCK_EX)
+        command = [sys.executable, "-c", READ_WHERE_LOCKED, str(tmp_path / "1-of-1.json")]
+        done = subprocess.run(command, capture_output=True, text=True, env=env)
+        asked = subprocess.run(command, capture_output=True, text=True, env={**env, "HDF5_USE_FILE_LOCKING": "TRUE"})
+    assert "unable to lock file" in asked.stderr
+    assert (done.stdout.strip(), done.stderr) == (str(array.sum(dtype=int)), "")
 
 
 def test_forecast_of_bytes_by_hand():

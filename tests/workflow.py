@@ -13,6 +13,7 @@ import yaml
 from beamseg.provenance import read_json
 
 BASEDIR = Path(__file__).resolve().parents[1]
+PROFILES = BASEDIR / "workflow" / "profiles"
 TINY: dict[str, Any] = {
     "samples": "config/samples.tsv",
     "preset": "srct",
@@ -27,6 +28,8 @@ TINY: dict[str, Any] = {
 class Workflow:
     """A working directory with a configuration, and `snakemake` run in it."""
 
+    options: tuple[str, ...] = ("--cores", "2", "--workflow-profile", str(PROFILES / "default"))
+
     def __init__(self, folder: Path, config: dict[str, Any] | None = None, table: str = "sample\tpath\na\tphantom\n"):
         self.folder = folder
         self.config = config or TINY
@@ -40,10 +43,9 @@ class Workflow:
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of a run."""
-        profile = BASEDIR / "workflow" / "profiles" / "default"
         return [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(BASEDIR / "Snakefile")),
-            *("--directory", str(self.folder), "--cores", "2", "--workflow-profile", str(profile), *arguments),
+            *("--directory", str(self.folder), *self.options, *arguments),
         ]
 
     def run(self, *arguments: str, fails: bool = False) -> str:

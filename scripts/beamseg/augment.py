@@ -23,9 +23,12 @@ def to_unit(grey: torch.Tensor) -> torch.Tensor:
     return (grey.to(torch.float32) - 1.0).clamp_(min=0.0).mul_(1.0 / 65534.0)
 
 
-def draw_geometry(seed: int, step: int, batch: int) -> np.ndarray:
-    """One of the eight symmetries of the square per crop: rotations by 90° and vertical, horizontal, diagonal flips."""
-    return np.array([keyed_rng(seed, "weak", step, index).integers(GEOMETRIES) for index in range(batch)])
+def draw_geometry(seed: int, step: int, batch: int, first: int = 0) -> np.ndarray:
+    """One of the eight symmetries of the square per crop: rotations by 90° and vertical, horizontal, diagonal flips.
+
+    Here as below, `first` is the place of the first crop in its batch, where the crops are a share of one.
+    """
+    return np.array([keyed_rng(seed, "weak", step, first + index).integers(GEOMETRIES) for index in range(batch)])
 
 
 def apply_geometry(images: torch.Tensor, which: np.ndarray) -> torch.Tensor:
@@ -39,7 +42,9 @@ def _turn(image: torch.Tensor, g: int) -> torch.Tensor:
     return image.flip(-1) if g >= 4 else image
 
 
-def draw_photometry(seed: int, step: int, batch: int, settings: dict[str, Any]) -> dict[str, np.ndarray]:
+def draw_photometry(
+    seed: int, step: int, batch: int, settings: dict[str, Any], first: int = 0
+) -> dict[str, np.ndarray]:
     """Parameters of the strong augmentation per crop: gamma, jitter, CLAHE clip limit (0: none), contrast, brightness,
     shading.
 
@@ -50,7 +55,7 @@ def draw_photometry(seed: int, step: int, batch: int, settings: dict[str, Any]) 
     drawn = np.empty((batch, 6))
     shading = np.zeros((batch, SHADING_NODES, SHADING_NODES))
     for index in range(batch):
-        rng = keyed_rng(seed, "strong", step, index)
+        rng = keyed_rng(seed, "strong", step, first + index)
         used = rng.random(5) < settings["probability"]
         u = rng.uniform(-1.0, 1.0, 6)
         if used[4]:

@@ -11,7 +11,8 @@ import torch
 from .config import PHANTOM, Run, load_runs
 from .device import choose
 from .errors import InputError
-from .forecast import cores, footprint, network_rates, rates_key, scan_rates, stage_seconds, training_seconds
+from .footprint import footprint
+from .forecast import cores, network_rates, rates_key, scan_rates, stage_seconds, training_seconds
 from .ingest import field_of_view, refuse_thin
 from .inputs import user_labels, user_truth
 from .normalize import worth_materializing

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from .distributed import Ranks
 from .provenance import atomic_path, digest
 
 log = logging.getLogger(__name__)
@@ -31,10 +32,13 @@ class Resume:
         Everything that decides the result; its digest must agree for a state to be used.
     every_s : float
         Seconds between writes.
+    ranks : Ranks
+        The processes of the job, all at the same step; the first writes.
     """
 
-    def __init__(self, output: str | Path, task: Any, every_s: float) -> None:
+    def __init__(self, output: str | Path, task: Any, every_s: float, ranks: Ranks | None = None) -> None:
         output = Path(output)
+        self.ranks = ranks or Ranks()
         self.path = output.with_name(f".{output.stem}.resume.pt")
         self.digest, self.every_s = digest(task), every_s
         self.asked_to_stop = False
@@ -55,15 +59,18 @@ class Resume:
         return state
 
     def due(self) -> bool:
-        """Whether to write now: enough time has passed, or the job was told to end."""
-        return self.asked_to_stop or time.monotonic() - self._written >= self.every_s
+        """Whether to write now: enough time has passed, or any process of the job was told to end."""
+        self.asked_to_stop = self.ranks.any(self.asked_to_stop)
+        return self.asked_to_stop or (self.ranks.first and time.monotonic() - self._written >= self.every_s)
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state atomically; if the job was told to end, end it with the status of SIGTERM."""
-        with atomic_path(self.path) as temporary:
-            torch.save({**state, "digest": self.digest}, temporary)
+        if self.ranks.first:
+            with atomic_path(self.path) as temporary:
+                torch.save({**state, "digest": self.digest}, temporary)
         self._written = time.monotonic()
         if self.asked_to_stop:
+            self.ranks.any(True)  # nobody leaves before the state is written: the launcher would end the others
             raise SystemExit(128 + signal.SIGTERM)
 
     def remove(self) -> None:

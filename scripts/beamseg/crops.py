@@ -70,6 +70,8 @@ class Crops:
     seed : int
     mem_budget_mb : float
         Volumes that fit together are held in memory, else windows are read.
+    mine : slice, optional
+        Crops of a batch that are read; by default all.
 
     Notes
     -----
@@ -84,6 +86,7 @@ class Crops:
     batch: int
     seed: int
     mem_budget_mb: float
+    mine: slice | None = None
     in_memory: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -129,7 +132,7 @@ class Crops:
 
     def step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The batch of a step: grey uint16 (batch, n_slices, size, size), labels uint8 (batch, size, size)."""
-        pairs = [self.crop(step, index) for index in range(self.batch)]
+        pairs = [self.crop(step, index) for index in range(self.batch)[self.mine or slice(None)]]
         return np.stack([stack for stack, _ in pairs]), np.stack([label for _, label in pairs])
 
     def steps(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

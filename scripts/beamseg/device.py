@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
+import tempfile
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from .errors import InputError
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -52,10 +62,79 @@ def choose(name: str = "auto") -> Compute:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
-        dtype = torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
-        return Compute(torch.device("cuda"), dtype)
+        index = leased_gpu()
+        torch.cuda.set_device(index)
+        dtype = torch.bfloat16 if torch.cuda.get_device_capability(index)[0] >= 8 else torch.float16
+        return Compute(torch.device("cuda", index), dtype)
     return Compute(torch.device("cpu"), torch.bfloat16 if _cpu_multiplies_bfloat16() else None)
+
+
+@cache
+def leased_gpu() -> int:
+    """Number of a GPU that no other process of this machine has, held until this process ends.
+
+    A lock on a file named by the GPU's own identifier, so that two processes which number them differently agree. Of
+    those in CUDA_VISIBLE_DEVICES, where it is set. If all are taken (by another workflow, or a scheduler that shares
+    them), the one with most free memory.
+    """
+    gpus = range(torch.cuda.device_count())
+    for index in gpus:
+        if _lock(Path(tempfile.gettempdir()) / f"beamseg-gpu-{torch.cuda.get_device_properties(index).uuid}.lock"):
+            return index
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise InputError("gpus", f"{len(gpus)} GPUs, and none free", "a GPU for each process", "set `gpus:` lower")
+    free = max(gpus, key=lambda index: torch.cuda.mem_get_info(index)[0])
+    log.warning("all %d GPUs are in use by other jobs; sharing number %d", len(gpus), free)
+    return free
+
+
+def _lock(path: Path) -> bool:
+    """Lock a file for the life of this process; False if another holds it. A file of another user will do."""
+    try:
+        file = os.open(path, os.O_RDONLY if path.exists() else os.O_RDONLY | os.O_CREAT, 0o644)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    return True
 
 
 def _cpu_multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+class Pieces:
+    """How many images pass through a network at once: as many as wanted, until the device runs out of memory.
+
+    Then half as many, from there on. Group norm makes images independent of each other, so the result is the same up
+    to floating point.
+
+    Parameters
+    ----------
+    most : int
+        Images at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def run(self, images: int, work: Callable[[list[slice]], Result]) -> Result:
+        """What `work` returns for the pieces of a batch; it is called anew with smaller ones when memory runs out.
+
+        Raises
+        ------
+        InputError
+            If a single image does not fit.
+        """
+        while True:
+            try:
+                return work([slice(i, min(i + self.most, images)) for i in range(0, images, self.most)])
+            except torch.OutOfMemoryError as error:
+                if min(self.most, images) <= 1:
+                    raise InputError(
+                        "device", "too little memory for one crop", "room for one", "use smaller crops or a larger GPU"
+                    ) from error
+            # Out of the handler, so that its traceback no longer holds what was allocated.
+            self.most = min(self.most, images) // 2
+            log.warning("out of memory on the device: %d images at once from here on", self.most)
+            torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Forecast of a run before it starts: seconds per stage, memory, scratch and files, from a few short timings."""
+"""Forecast of a run before it starts: seconds per stage, from a few short timings."""
 
 from __future__ import annotations
 
@@ -18,22 +18,18 @@ from . import scm
 from .continuity import continue_along_z
 from .corrections import corrected, estimate, fov_of
 from .device import Compute, choose
-from .export import FORMATS
+from .footprint import READERS_THREADS
 from .histogram import measure
 from .models import build_model
 from .normalize import levels
 from .predict import predict_slices, tile_starts
 from .readers import Source
 from .refine_scm import predict_block
-from .slabs import default_depth, slab_arrays, slab_borders, stored_bytes
+from .slabs import slab_arrays
 from .training import n_steps
 from .volumes import GREY_TYPES, ArrayVolume
 
-LIBRARIES_MB = {"numpy": 300.0, "torch": 900.0}
 TIMED_SLICES = 8
-FIGURES_AND_TABLES = 45  # files of a run besides slabs, manifests and exported slices
-READERS_THREADS = 4  # of the rules histogram and normalize
-LABELS = {"labels": "uint8", "confidence": "uint8"}
 
 
 def uncontended(call: Callable[[], Any], repeat: int = 3) -> float:
@@ -174,36 +170,6 @@ def training_seconds(slices: int, rates: dict[str, float], settings: dict[str, A
         asked = 1 + bool(settings["self_correct"]["anchor"])
         found["self_correct"] = (steps["self_correct"], steps["self_correct"] * rates["step"] * (1 + 0.3 * asked))
     return found
-
-
-def footprint(
-    shape: Sequence[int], itemsize: int, is_cached: bool, settings: dict[str, Any], is_assigned: bool = False
-) -> dict[str, float]:
-    """Bytes of scratch (the cache, and what stages leave until export) and of results, files, and peak memory in MiB.
-
-    Memory is the most that one job holds: threads times a read of 8 slices with its intermediates (histogram), the
-    volumes of training as far as they fit `mem_budget_mb`, or a slice of class probabilities (segment).
-    """
-    voxels, plane = math.prod(shape), math.prod(shape[1:])
-    networks = 1 if settings["stage3"] == "none" else 2
-    masks = len(settings["refine"]) + is_assigned
-    stages = networks + masks
-    cache = stored_bytes({"grey": settings["normalize"]["dtype"]}, voxels) if is_cached else 0
-    labels = networks * stored_bytes(LABELS, voxels)
-    labels += masks * stored_bytes({"labels": "uint8"}, voxels)
-    depth = settings["slab_depth"] or default_depth(tuple(shape))
-    slabs = len(slab_borders(shape[0], depth))
-    reading = READERS_THREADS * 8 * plane * (itemsize + 2) + READERS_THREADS * plane * 24
-    k, n_slices = settings["pseudo_label"]["n_clusters"], settings["model"]["n_slices"]
-    memory = {
-        "histogram": LIBRARIES_MB["numpy"] + reading / 2**20,
-        "train": LIBRARIES_MB["torch"] + min(3 * voxels / 2**20, settings["mem_budget_mb"]),
-        "segment": LIBRARIES_MB["torch"] + plane * (8 * k + 8 * n_slices + 12) / 2**20,
-    }
-    formats = settings["export"]["formats"]
-    files = shape[0] * ("tiff" in formats) + slabs * (stages + is_cached) + FIGURES_AND_TABLES
-    exported = voxels * sum(FORMATS[name][2] for name in formats)
-    return {"scratch": cache, "results": labels + exported, "files": files, "memory_mb": max(memory.values())}
 
 
 def rates_key(settings: dict[str, Any]) -> str:

@@ -55,6 +55,9 @@ def job(snakemake: Any) -> Iterator[None]:
     SystemExit
         Status 1 after an error, or if an earlier job for the same log still runs on this host.
     """
+    if _follows_another():
+        yield
+        return
     log = Path(str(snakemake.log[0]))
     log.parent.mkdir(parents=True, exist_ok=True)
     record = log.with_name(log.name + ".json")
@@ -114,6 +117,11 @@ def job(snakemake: Any) -> Iterator[None]:
             peak = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
             entry["max_rss_mb"] = round(max(peak) / 1024)
             write_json(record, entry)
+
+
+def _follows_another() -> bool:
+    """Whether `torch.distributed.run` started this process beside the first one, which keeps log and record."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
 
 
 def start_of(pid: int) -> str | None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from .augment import to_unit
 from .crops import read_stack, reflect_indices
-from .device import Compute
+from .device import Compute, Pieces
 from .losses import UNLABELLED
 from .volumes import OUTSIDE, Volume
 
@@ -90,13 +90,14 @@ def predict_slices(
     total_weight = torch.zeros(len(rows), len(columns), device=compute.device)
     for y, x in starts:
         total_weight[y - top : y - top + tile, x - left : x - left + tile] += weight
+    pieces = Pieces(TILES_PER_BATCH)
     for z in range(z0, z1):
         stack = read_stack(volume, z, n_slices)
         outside = torch.from_numpy(stack[n_slices // 2] == OUTSIDE).to(compute.device)
         if padded:
             stack = stack[:, rows[:, None], columns]
         image = to_unit(torch.from_numpy(stack.astype(np.int32)).to(compute.device))
-        blended = _blend(model, image, starts, (top, left), weight, compute) / total_weight
+        blended = _blend(model, image, starts, (top, left), weight, compute, pieces) / total_weight
         confidence, labels = blended[:, -top : height - top, -left : width - left].max(0)
         confidence = (confidence * 255.0).round_().clamp_(0, 255).to(torch.uint8).masked_fill_(outside, 0)
         labels = labels.to(torch.uint8).masked_fill_(outside, UNLABELLED)
@@ -111,19 +112,24 @@ def _blend(
     origin: tuple[int, int],
     weight: torch.Tensor,
     compute: Compute,
+    pieces: Pieces,
 ) -> torch.Tensor:
     """Weighted sum of the tiles' class probabilities, float32 (classes, y, x)."""
     tile, (top, left) = len(weight), origin
-    blended: torch.Tensor | None = None
-    for first in range(0, len(starts), TILES_PER_BATCH):
-        some = starts[first : first + TILES_PER_BATCH]
-        tiles = torch.stack([image[:, y - top : y - top + tile, x - left : x - left + tile] for y, x in some])
-        with compute.precision():
-            logits = model(tiles.contiguous(memory_format=torch.channels_last))
-        probability = logits.float().softmax(1)
-        if blended is None:
-            blended = torch.zeros(probability.shape[1], *image.shape[1:], device=image.device)
-        for (y, x), p in zip(some, probability, strict=True):
-            blended[:, y - top : y - top + tile, x - left : x - left + tile] += p * weight
-    assert blended is not None
-    return blended
+
+    def blend(batches: list[slice]) -> torch.Tensor:
+        blended: torch.Tensor | None = None
+        for batch in batches:
+            some = starts[batch]
+            tiles = torch.stack([image[:, y - top : y - top + tile, x - left : x - left + tile] for y, x in some])
+            with compute.precision():
+                logits = model(tiles.contiguous(memory_format=torch.channels_last))
+            probability = logits.float().softmax(1)
+            if blended is None:
+                blended = torch.zeros(probability.shape[1], *image.shape[1:], device=image.device)
+            for (y, x), p in zip(some, probability, strict=True):
+                blended[:, y - top : y - top + tile, x - left : x - left + tile] += p * weight
+        assert blended is not None
+        return blended
+
+    return pieces.run(len(starts), blend)

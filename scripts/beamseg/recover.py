@@ -39,6 +39,9 @@ def recover(workdir: Path, basedir: Path) -> int:
     out_of_reach = [entry for entry in records(workdir / "logs") if entry["state"] == "running" and not _end(entry)]
     for entry in out_of_reach:
         print(f"may still run: {entry['stage']} of {entry['sample']}, process {entry['pid']} on {entry['host']}")
+    for job in slurm_jobs_in(workdir):
+        if _cancel(job):
+            print(f"Slurm job {job} has ended: a job that had no record yet")
     for pid, started in processes_in(workdir)[1]:
         if end_process(pid, started):
             print(f"ended process {pid}: a job that had no record yet")
@@ -90,18 +93,36 @@ def _end(entry: dict[str, Any]) -> bool:
             print(f"ended process {entry['pid']}: {what}")
         return ended
     job = entry.get("slurm_job")
-    # The allocation that this process runs in is never cancelled.
-    if not job or job == os.environ.get("SLURM_JOB_ID") or not shutil.which("scancel"):
+    if not job or not _cancel(str(job)):
         return False
-    subprocess.run(["scancel", str(job)], check=False, capture_output=True)
+    print(f"Slurm job {job} has ended: {what}")
+    return True
+
+
+def slurm_jobs_in(workdir: Path) -> list[str]:
+    """Numbers of the Slurm jobs that a Snakemake submitted from a directory: queued ones have no record yet."""
+    if not shutil.which("squeue"):
+        return []
+    command = ["squeue", "--me", "--noheader", "--format=%i|%Z|%k"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    jobs = [line.split("|", 2) for line in lines if line.count("|") >= 2]
+    here = str(workdir.resolve())
+    return [job for job, folder, comment in jobs if folder == here and comment.startswith("rule_")]
+
+
+def _cancel(job: str) -> bool:
+    """Cancel a Slurm job and wait for its end; False if it may still run.
+
+    The allocation that this process runs in is never cancelled.
+    """
+    if job == os.environ.get("SLURM_JOB_ID") or not shutil.which("scancel"):
+        return False
+    subprocess.run(["scancel", job], check=False, capture_output=True)
     deadline = time.monotonic() + SLURM_GRACE_S
     while time.monotonic() < deadline:
-        queue = subprocess.run(
-            ["squeue", "--noheader", "--jobs", str(job)], capture_output=True, text=True, check=False
-        )
+        queue = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False)
         # Slurm forgets ended jobs after a while, and then calls the number invalid.
         if not queue.stdout.strip() and (queue.returncode == 0 or "Invalid job id" in queue.stderr):
-            print(f"Slurm job {job} has ended: {what}")
             return True
         time.sleep(2)
     return False

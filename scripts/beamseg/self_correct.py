@@ -14,12 +14,13 @@ from torch import nn
 from . import augment
 from .checkpoint import Resume
 from .crops import Crops
-from .device import choose
+from .device import Compute, Pieces, choose
+from .distributed import Ranks, join
 from .losses import loss_named
 from .models import load_weights, save_weights
 from .progress import Progress
 from .provenance import file_digest, write_json
-from .training import Curves, class_rates, learning_rate, n_steps, seed_torch, weak_images
+from .training import Curves, Learner, class_rates, n_steps, weak_images
 from .volumes import OUTSIDE, Volume
 from .watch import Watch, within_margin
 
@@ -39,17 +40,20 @@ class Confidence:
         `kind` fixed: one `threshold` for all classes, the paper's. `kind` class: a class's threshold is the running
         `quantile` of the confidence of its pixels, at most `threshold`, so that a faint class is not masked away.
         `align`: multiply the probabilities by prior / running mean (Berthelot et al. 2020).
+    ranks : Ranks
+        The running mean and the quantile are those of the whole batch, over all processes.
     """
 
-    def __init__(self, prior: torch.Tensor, settings: dict[str, Any]) -> None:
-        self.settings, self.prior = settings, prior
+    def __init__(self, prior: torch.Tensor, settings: dict[str, Any], ranks: Ranks | None = None) -> None:
+        self.settings, self.prior, self.ranks = settings, prior, ranks or Ranks()
         self.mean = prior.clone()
         self.histogram = torch.zeros(len(prior), BINS, dtype=torch.float64, device=prior.device)
 
     def select(self, probability: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Classes int64 (n, y, x) and the mask bool (n, y, x) for probabilities (n, classes, y, x)."""
         if self.settings["align"]:
-            batch_mean = (probability * inside[:, None]).sum((0, 2, 3)) / inside.sum().clamp(min=1)
+            pixels = self.ranks.sum(inside.sum()).clamp(min=1)
+            batch_mean = self.ranks.sum((probability * inside[:, None]).sum((0, 2, 3))) / pixels
             self.mean = MEMORY * self.mean + (1.0 - MEMORY) * batch_mean
             probability = probability * (self.prior / self.mean.clamp(min=1e-6))[:, None, None]
             probability = probability / probability.sum(1, keepdim=True)
@@ -62,7 +66,7 @@ class Confidence:
         if self.settings["kind"] == "fixed":
             return highest
         bins = (confidence * BINS).long().clamp(max=BINS - 1)
-        counts = torch.bincount((classes * BINS + bins)[inside], minlength=self.histogram.numel())
+        counts = self.ranks.sum(torch.bincount((classes * BINS + bins)[inside], minlength=self.histogram.numel()))
         self.histogram = MEMORY * self.histogram + (1.0 - MEMORY) * counts.view_as(self.histogram)
         share = self.histogram.cumsum(1) / self.histogram.sum(1, keepdim=True).clamp(min=1e-9)
         quantile = (share < self.settings["quantile"]).sum(1) / BINS
@@ -138,29 +142,31 @@ def self_correct(
     """
     loss_of = loss_named(settings, "self_correct")
     compute = choose(device)
+    ranks = join(compute.device)
+    mine = ranks.share(settings["batch"])
     teacher, meta = load_weights(start, compute.device)
     teacher.requires_grad_(False)
     stage2 = copy.deepcopy(teacher)
     student = copy.deepcopy(teacher).requires_grad_(True).train()
     n_classes = meta["n_classes"]
-    optimizer = torch.optim.Adam(student.parameters(), lr=settings["lr"])
-    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.autocast is torch.float16)
-    crops = Crops(volumes, None, meta["in_channels"], meta["crop"], settings["batch"], seed, mem_budget_mb)
+    crops = Crops(volumes, None, meta["in_channels"], meta["crop"], settings["batch"], seed, mem_budget_mb, mine)
     steps = n_steps(settings, crops.epoch_slices)
+    learner = Learner(
+        student, loss_of, crops.batch, lr=settings["lr"], steps=steps, seed=seed, compute=compute, ranks=ranks
+    )
+    pieces = Pieces(crops.batch)
     watch = Watch.of(teacher, crops.volumes, meta, settings, seed, compute)
-    confidence = Confidence(watch.mean_probability(teacher), settings["confidence"])
+    confidence = Confidence(watch.mean_probability(teacher), settings["confidence"], ranks)
     names = ["loss", "kept", *(f"rate_{c}" for c in range(n_classes))]
     record = Curves(names, settings["log_every"], steps, compute.device)
     best: dict[str, Any] = {}
 
     task = [settings, meta, file_digest(start), seed, compute.name, torch.get_num_threads(), identity]
-    resume = Resume(out, [*task, [v.shape for v in volumes]], settings["checkpoint_s"])
+    resume = Resume(out, [*task, [v.shape for v in volumes], ranks.size], settings["checkpoint_s"], ranks)
     first = 0
     if (state := resume.load(compute.device)) is not None:
-        student.load_state_dict(state["student"])
+        learner.load(state["learner"])
         teacher.load_state_dict(state["teacher"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
         confidence.load(state["confidence"])
         record.load(state["curves"])
         best, first = state["best"], state["step"]
@@ -168,37 +174,22 @@ def self_correct(
     found = watch.start
     with resume.watching_sigterm(), Progress(steps, "steps", "self_correct", done=first) as progress:
         for step, (grey, _) in enumerate(crops.steps(first, steps), start=first):
-            which = augment.draw_geometry(seed, step, crops.batch)
+            which = augment.draw_geometry(seed, step, len(grey), mine.start)
             weak = weak_images(grey, which, compute)
             everywhere = augment.apply_geometry(torch.from_numpy(grey != OUTSIDE).to(compute.device), which)
             inside = within_margin(everywhere[:, meta["in_channels"] // 2], settings["margin"])
-            with torch.no_grad(), compute.precision():
-                logits = teacher(weak)
-                if settings["anchor"]:
-                    predicted = anchored(logits, stage2(weak), settings["anchor"])
-                else:
-                    predicted = logits.softmax(1)
+            predicted = predict(teacher, stage2, weak, settings["anchor"], pieces, compute)
             classes, mask = confidence.select(predicted, inside)
-            drawn = augment.draw_photometry(seed, step, crops.batch, settings["photometry"])
+            drawn = augment.draw_photometry(seed, step, len(grey), settings["photometry"], mine.start)
             strong = augment.apply_photometry(weak, everywhere, drawn).contiguous(memory_format=torch.channels_last)
-            lr = learning_rate(step, steps, settings["lr"])
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            seed_torch(seed, step)
-            with compute.precision():
-                logits = student(strong)
-            total, count = loss_of(logits, classes, mask)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(total / count.clamp(min=1)).backward()
-            scaler.step(optimizer)
-            scaler.update()
+            total, count, _ = learner.step(step, strong, classes, mask)
             follow(teacher, student, settings["ema"])
 
-            rates = class_rates(classes, mask, n_classes)
+            rates = ranks.sum(class_rates(classes, mask, n_classes))
             sums = torch.cat([torch.stack([total, count]).double(), rates])
             counts = count.expand(len(sums)).double().clone()
-            counts[1] = inside.sum()
-            row = record.add(step, sums, counts, lr)
+            counts[1] = ranks.sum(inside.sum())
+            row = record.add(step, sums, counts, learner.learning_rate)
             notes: dict[str, float] = {}
             if row is not None:
                 found = watch.measure(teacher)
@@ -212,10 +203,8 @@ def self_correct(
                 resume.save(
                     {
                         "step": step + 1,
-                        "student": student.state_dict(),
+                        "learner": learner.state(),
                         "teacher": teacher.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "scaler": scaler.state_dict(),
                         "confidence": confidence.state(),
                         "curves": record.state(),
                         "best": best,
@@ -224,11 +213,26 @@ def self_correct(
     result = judge(watch, best, found)
     if best:
         teacher.load_state_dict(best["weights"])
-    save_weights(out, teacher, {**meta, "stage": "stage3"})
-    record.write(curves)
-    write_json(verdict, result)
-    resume.remove()
+    if ranks.first:
+        save_weights(out, teacher, {**meta, "stage": "stage3"})
+        record.write(curves)
+        write_json(verdict, result)
+        resume.remove()
     return result
+
+
+@torch.no_grad()
+def predict(
+    teacher: nn.Module, stage2: nn.Module, images: torch.Tensor, anchor: float, pieces: Pieces, compute: Compute
+) -> torch.Tensor:
+    """What the student is to learn: class probabilities, float32 (n, classes, y, x), of images (n, c, y, x)."""
+
+    def of(piece: slice) -> torch.Tensor:
+        with compute.precision():
+            logits = teacher(images[piece])
+            return anchored(logits, stage2(images[piece]), anchor) if anchor else logits.softmax(1)
+
+    return pieces.run(len(images), lambda some: torch.cat([of(piece) for piece in some]))
 
 
 def judge(watch: Watch, best: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:

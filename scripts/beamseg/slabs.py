@@ -18,12 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # before h5py: network file systems often refuse locks
-
 import h5py
 import hdf5plugin
+import numpy as np
 
 from .errors import InputError
 from .progress import Progress

@@ -12,16 +12,16 @@ from . import augment
 from .checkpoint import Resume
 from .crops import Crops
 from .device import choose
+from .distributed import join
 from .losses import labelled, loss_named
 from .models import build_model, save_weights
 from .progress import Progress
 from .training import (
     Curves,
+    Learner,
     check_labels,
     class_rates,
-    learning_rate,
     n_steps,
-    seed_torch,
     strengthen,
     weak_images,
     weak_labels,
@@ -74,6 +74,8 @@ def train(
     """
     loss_of = loss_named(settings, "train")
     compute = choose(device)
+    ranks = join(compute.device)
+    mine = ranks.share(settings["batch"])
     meta = {
         "name": model_settings["name"],
         "in_channels": model_settings["n_slices"],
@@ -84,20 +86,19 @@ def train(
     }
     torch.manual_seed(seed)
     model = build_model(meta["name"], meta["in_channels"], n_classes, **meta["options"]).to(compute.device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"])
-    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.autocast is torch.float16)
-    crops = Crops(volumes, labels, meta["in_channels"], settings["crop"], settings["batch"], seed, mem_budget_mb)
+    crops = Crops(volumes, labels, meta["in_channels"], settings["crop"], settings["batch"], seed, mem_budget_mb, mine)
     steps = n_steps(settings, crops.epoch_slices)
+    learner = Learner(
+        model, loss_of, crops.batch, lr=settings["lr"], steps=steps, seed=seed, compute=compute, ranks=ranks
+    )
     names = ["loss", *(f"rate_{c}" for c in range(n_classes))]
     record = Curves(names, settings["log_every"], steps, compute.device)
 
     task = [settings, meta, seed, compute.name, torch.get_num_threads(), [v.shape for v in volumes], identity]
-    resume = Resume(out, task, settings["checkpoint_s"])
+    resume = Resume(out, [*task, ranks.size], settings["checkpoint_s"], ranks)
     start = 0
     if (state := resume.load(compute.device)) is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
+        learner.load(state["learner"])
         record.load(state["curves"])
         start = state["step"]
 
@@ -105,38 +106,21 @@ def train(
     with resume.watching_sigterm(), Progress(steps, "steps", "train", done=start) as progress:
         for step, (grey, label) in enumerate(crops.steps(start, steps), start=start):
             check_labels(label, n_classes)
-            which = augment.draw_geometry(seed, step, crops.batch)
+            which = augment.draw_geometry(seed, step, len(grey), mine.start)
             images, target = weak_images(grey, which, compute), weak_labels(label, which, compute)
             if settings["strong_share"]:
                 inside = augment.apply_geometry(torch.from_numpy(grey != OUTSIDE).to(compute.device), which)
-                images = strengthen(images, inside, settings["strong_share"], settings["photometry"], seed, step)
-            lr = learning_rate(step, steps, settings["lr"])
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            seed_torch(seed, step)
-            with compute.precision():
-                logits = model(images)
-            total, count = loss_of(logits, target)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(total / count.clamp(min=1)).backward()
-            scaler.step(optimizer)
-            scaler.update()
+                share, photometry = settings["strong_share"], settings["photometry"]
+                images = strengthen(images, inside, share, photometry, seed, step, mine.start, crops.batch)
+            total, count, predicted = learner.step(step, images, target)
 
-            valid = labelled(target)
-            rates = class_rates(logits.argmax(1), valid, n_classes)
+            rates = ranks.sum(class_rates(predicted, labelled(target), n_classes))
             sums = torch.cat([total.double()[None], rates])
-            row = record.add(step, sums, count.expand(len(sums)).double(), lr)
+            row = record.add(step, sums, count.expand(len(sums)).double(), learner.learning_rate)
             progress.update(**({} if row is None else {"loss": row["loss"]}))
             if resume.due() and step + 1 < steps:
-                resume.save(
-                    {
-                        "step": step + 1,
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "scaler": scaler.state_dict(),
-                        "curves": record.state(),
-                    }
-                )
-    save_weights(out, model, meta)
-    record.write(curves)
-    resume.remove()
+                resume.save({"step": step + 1, "learner": learner.state(), "curves": record.state()})
+    if ranks.first:
+        save_weights(out, model, meta)
+        record.write(curves)
+        resume.remove()

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from . import augment
 from .crops import keyed_rng
-from .device import Compute
+from .device import Compute, Pieces
+from .distributed import Ranks
 from .errors import InputError
-from .losses import UNLABELLED
+from .losses import UNLABELLED, Loss, labelled
+from .models.blocks import place_share
 from .provenance import atomic_path
 
 
@@ -43,16 +46,24 @@ def weak_images(grey: np.ndarray, which: np.ndarray, compute: Compute) -> torch.
 
 
 def strengthen(
-    images: torch.Tensor, inside: torch.Tensor, share: float, photometry: dict[str, Any], seed: int, step: int
+    images: torch.Tensor,
+    inside: torch.Tensor,
+    share: float,
+    photometry: dict[str, Any],
+    seed: int,
+    step: int,
+    first: int = 0,
+    batch: int = 0,
 ) -> torch.Tensor:
-    """The batch with strong photometry on its first `share` of crops; images and `inside` (field of view) (n, c, y, x).
+    """Images with strong photometry on the first `share` of their batch.
 
-    The paper's baseline of a single stage (section IV-D): half of a batch is strong, and there is no teacher.
+    Images and `inside` (field of view) are (n, c, y, x), the crops from `first` on of a batch of `batch`; by default
+    all. The paper's baseline of a single stage (section IV-D): half of a batch is strong, and there is no teacher.
     """
-    strong = round(share * len(images))
+    strong = min(max(0, round(share * (batch or len(images))) - first), len(images))
     if not strong:
         return images
-    drawn = augment.draw_photometry(seed, step, strong, photometry)
+    drawn = augment.draw_photometry(seed, step, strong, photometry, first)
     changed = augment.apply_photometry(images[:strong], inside[:strong], drawn)
     return torch.cat([changed, images[strong:]]).contiguous(memory_format=torch.channels_last)
 
@@ -115,6 +126,104 @@ class Curves:
         """The rows as CSV, atomically."""
         with atomic_path(path) as temporary:
             pd.DataFrame(self.rows).to_csv(temporary, index=False, float_format="%.6g")
+
+
+class Learner:
+    """A network, its optimizer, and the step that both training stages take.
+
+    Parameters
+    ----------
+    model : Module
+        In training mode, on the device of `compute`.
+    loss_of : Loss
+    batch : int
+        Crops of a step, over all processes.
+    lr : float
+        Peak learning rate of Adam.
+    steps, seed : int
+    compute : Compute
+    ranks : Ranks
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_of: Loss,
+        batch: int,
+        *,
+        lr: float,
+        steps: int,
+        seed: int,
+        compute: Compute,
+        ranks: Ranks,
+    ) -> None:
+        self.model, self.loss_of, self.batch = model, loss_of, batch
+        self.lr, self.steps, self.seed, self.compute, self.ranks = lr, steps, seed, compute, ranks
+        self.learning_rate = lr
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.autocast is torch.float16)
+        self.pieces = Pieces(batch)
+
+    def step(
+        self, step: int, images: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Learn from a batch, of which this process holds a share.
+
+        The loss is divided once, by the number of pixels of the whole batch, so that neither pieces nor processes
+        change the gradient.
+
+        Parameters
+        ----------
+        images : Tensor, float32, (n, c, y, x)
+        target : Tensor, (n, y, x)
+        mask : Tensor, bool, (n, y, x), optional
+
+        Returns
+        -------
+        total, count : Tensor
+            Sum of the loss and number of pixels, of the whole batch.
+        predicted : Tensor, int64, (n, y, x)
+            Classes of this share, as the network had them before the step.
+        """
+        self.learning_rate = learning_rate(step, self.steps, self.lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        count = self.ranks.sum(labelled(target, mask).sum())
+        first = self.ranks.share(self.batch).start
+
+        def learn(pieces: list[slice]) -> tuple[torch.Tensor, torch.Tensor]:
+            self.optimizer.zero_grad(set_to_none=True)
+            sums, classes = [], []
+            for piece in pieces:
+                place_share(self.model, self.batch, first + piece.start)
+                seed_torch(self.seed, step)
+                with self.compute.precision():
+                    logits = self.model(images[piece])
+                total, _ = self.loss_of(logits, target[piece], None if mask is None else mask[piece])
+                self.scaler.scale(total / count.clamp(min=1)).backward()
+                sums.append(total.detach())
+                classes.append(logits.detach().argmax(1))
+            return torch.stack(sums).sum(), torch.cat(classes)
+
+        total, predicted = self.pieces.run(len(images), learn)
+        self.ranks.sum_gradients(self.model)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return self.ranks.sum(total), count, predicted
+
+    def state(self) -> dict[str, Any]:
+        """For the resume state."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """From the resume state."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
 
 
 def class_rates(labels: torch.Tensor, valid: torch.Tensor, n_classes: int) -> torch.Tensor:

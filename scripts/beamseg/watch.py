@@ -13,7 +13,7 @@ from torch import nn
 
 from . import augment
 from .crops import Crops
-from .device import Compute
+from .device import Compute, Pieces
 from .losses import UNLABELLED
 from .predict import predict_slices
 from .training import weak_images
@@ -133,12 +133,13 @@ class Watch:
     @torch.inference_mode()
     def _probabilities(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Class probabilities of the crops' pixels, float32 (pixels, classes)."""
-        pieces = []
-        for first in range(0, len(images), FORWARD_BATCH):
+
+        def of(piece: slice) -> torch.Tensor:
             with self.compute.precision():
-                logits = model(images[first : first + FORWARD_BATCH])
-            pieces.append(logits.softmax(1).movedim(1, -1)[self.inside[first : first + FORWARD_BATCH]])
-        return torch.cat(pieces)
+                logits = model(images[piece])
+            return logits.softmax(1).movedim(1, -1)[self.inside[piece]]
+
+        return Pieces(FORWARD_BATCH).run(len(images), lambda some: torch.cat([of(piece) for piece in some]))
 
     def _windows_labels(self, model: nn.Module) -> list[np.ndarray]:
         """Labels uint8 (y, x) of the windows, 255 outside."""

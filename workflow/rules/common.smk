@@ -4,6 +4,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 from snakemake.exceptions import WorkflowError
 
 # Scripts find the library beside them; the Snakefile needs to be told where that is.
@@ -13,6 +14,7 @@ from beamseg import runs as graph
 from beamseg.code import code_digest, lead_the_path
 from beamseg.config import load_runs
 from beamseg.errors import InputError
+from beamseg.footprint import peak_mb
 from beamseg.provenance import read_json
 from beamseg.slabs import stored_bytes
 from beamseg.summary import conclude_runs, recorded_code
@@ -250,6 +252,33 @@ def mem_mb(wildcards, attempt):
     return (2 * run_of(wildcards).get("mem_budget_mb") + 2000) * attempt
 
 
+def slice_mem_mb(stage):
+    """Memory of a job that holds whole slices: by their size, where that is more than the budget gives."""
+
+    def memory(wildcards, input, attempt):
+        scan, run = read_json(input.scan), run_of(wildcards)
+        itemsize = np.dtype(scan["dtype"]).itemsize
+        peak = peak_mb(scan["shape"], itemsize, run.settings)[stage]
+        return max(mem_mb(wildcards, attempt), math.ceil(1.25 * peak) * attempt)
+
+    return memory
+
+
+def minutes(least, voxels_per_s):
+    """Time limit of a part: `least`, and what its voxels take at a cautious rate; more with each attempt.
+
+    A job that is ended all the same goes on from its finished slabs in the next attempt.
+    """
+
+    def runtime(wildcards, input, attempt):
+        voxels = math.prod(read_json(input.scan)["shape"]) / run_of(wildcards).get(
+            "parts"
+        )
+        return (least + math.ceil(voxels / voxels_per_s / 60)) * attempt
+
+    return runtime
+
+
 def cache_mb(wildcards, input):
     """Forecast of the cache that a part of `normalize` writes; 0 where none is wanted."""
     run = run_of(wildcards)
@@ -263,6 +292,16 @@ def cache_mb(wildcards, input):
 def gpus(wildcards):
     """One device for the network's stages, unless the run is told to use none."""
     return 0 if run_of(wildcards).get("device") == "cpu" else 1
+
+
+def training_gpus(wildcards):
+    """Devices of one training: as many as `gpus` says, on one node."""
+    return gpus(wildcards) * run_of(wildcards).get("gpus")
+
+
+def training_mem_mb(wildcards, attempt):
+    """Memory of a training; each device has a process, which holds the volumes."""
+    return mem_mb(wildcards, attempt) * max(1, training_gpus(wildcards))
 
 
 def final_outputs():

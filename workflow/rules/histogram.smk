@@ -15,8 +15,8 @@ rule histogram:
         "../../envs/beamseg.yaml"
     threads: 4
     resources:
-        mem_mb=mem_mb,
-        runtime=240,
+        mem_mb=slice_mem_mb("histogram"),
+        runtime=minutes(60, voxels_per_s=10e6),
     params:
         code=code("histogram"),
     script:

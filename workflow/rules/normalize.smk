@@ -16,9 +16,9 @@ rule normalize:
         "../../envs/beamseg.yaml"
     threads: 4
     resources:
-        mem_mb=mem_mb,
+        mem_mb=slice_mem_mb("histogram"),
         disk_mb=cache_mb,
-        runtime=240,
+        runtime=minutes(60, voxels_per_s=10e6),
     params:
         materialize=setting("normalize.materialize"),
         scratch_mb=setting("normalize.scratch_mb"),

@@ -20,7 +20,7 @@ rule refine_mpp:
     threads: 2
     resources:
         mem_mb=mem_mb,
-        runtime=240,
+        runtime=minutes(60, voxels_per_s=1e6),
     params:
         settings=setting("refine_mpp"),
         mem_budget_mb=setting("mem_budget_mb"),

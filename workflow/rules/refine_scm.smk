@@ -21,7 +21,7 @@ rule refine_scm:
     threads: 8
     resources:
         mem_mb=mem_mb,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        runtime=minutes(60, voxels_per_s=2e5),
         gpu=gpus,
     params:
         settings=setting("refine_scm"),

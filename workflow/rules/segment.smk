@@ -19,8 +19,8 @@ rule segment:
         "../../envs/beamseg.yaml"
     threads: 8
     resources:
-        mem_mb=mem_mb,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        mem_mb=slice_mem_mb("segment"),
+        runtime=minutes(60, voxels_per_s=2e5),
         gpu=gpus,
     params:
         settings=setting("segment"),

@@ -20,9 +20,9 @@ rule self_correct:
         "../../envs/beamseg.yaml"
     threads: 8
     resources:
-        mem_mb=mem_mb,
+        mem_mb=training_mem_mb,
         runtime=lambda wildcards, attempt: 1440 * attempt,
-        gpu=gpus,
+        gpu=training_gpus,
     params:
         settings=settings_of("self_correct"),
         device=setting("device"),

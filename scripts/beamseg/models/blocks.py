@@ -88,6 +88,32 @@ def _group_mean(sums: torch.Tensor, pixels: int) -> torch.Tensor:
     return means.expand(-1, -1, per_group).reshape(sums.shape)
 
 
+class Dropout(nn.Module):
+    """Dropout of whole channels, drawn for a whole batch of which this process, or this pass, may hold a share.
+
+    A share of the batch meets the same draw as it does in the whole: see `place_share`.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.batch, self.start = 0, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or not self.rate:
+            return x
+        shape = (max(self.batch, len(x)), x.shape[1], 1, 1)
+        kept = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1.0 - self.rate).div_(1.0 - self.rate)
+        return x * kept[self.start : self.start + len(x)]
+
+
+def place_share(model: nn.Module, batch: int, start: int) -> None:
+    """Tell a network that the crops it sees next begin at `start` of a batch of `batch`."""
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.batch, module.start = batch, start
+
+
 def conv_block(in_channels: int, out_channels: int, dropout: float, convs: int = 2) -> nn.Sequential:
     """`convs` times 3×3 convolution, group norm, PReLU; then dropout of whole channels if `dropout` is not 0."""
     layers: list[nn.Module] = []
@@ -97,7 +123,7 @@ def conv_block(in_channels: int, out_channels: int, dropout: float, convs: int =
             NormPReLU(out_channels),
         ]
     if dropout:
-        layers.append(nn.Dropout2d(dropout))
+        layers.append(Dropout(dropout))
     return nn.Sequential(*layers)
 
 
@@ -146,7 +172,7 @@ class Residual(nn.Module):
         self.squeeze = SqueezeExcite(out_channels) if squeeze else nn.Identity()
         same = in_channels == out_channels
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.dropout(self.shortcut(x) + self.squeeze(self.body(self.before(x))))
@@ -199,7 +225,7 @@ class ASPP(nn.Module):
             NormPReLU(joined),
             nn.Conv2d(joined, out_channels, 1, bias=False),
             NormPReLU(out_channels),
-            nn.Dropout2d(dropout),
+            Dropout(dropout),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .blocks import GROUPS, NormPReLU, pad_to_multiple, upsample
+from .blocks import GROUPS, Dropout, NormPReLU, pad_to_multiple, upsample
 
 WIDTHS = (32, 64, 128, 160)
 """Channels at strides 4, 8, 16, 32."""
@@ -62,7 +62,7 @@ class Layer(nn.Module):
         super().__init__()
         hidden = HIDDEN * channels
         self.attend = nn.Sequential(
-            nn.GroupNorm(GROUPS, channels), Attention(channels, heads, reduction), nn.Dropout2d(dropout)
+            nn.GroupNorm(GROUPS, channels), Attention(channels, heads, reduction), Dropout(dropout)
         )
         self.mix = nn.Sequential(
             nn.GroupNorm(GROUPS, channels),
@@ -70,7 +70,7 @@ class Layer(nn.Module):
             nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
             nn.PReLU(),
             nn.Conv2d(hidden, channels, 1),
-            nn.Dropout2d(dropout),
+            Dropout(dropout),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -115,7 +115,7 @@ class SegFormer(nn.Module):
             self.unify.append(nn.Conv2d(width, DECODER, 1))
             before = width
         self.fuse = nn.Sequential(
-            nn.Conv2d(len(WIDTHS) * DECODER, DECODER, 1, bias=False), NormPReLU(DECODER), nn.Dropout2d(dropout)
+            nn.Conv2d(len(WIDTHS) * DECODER, DECODER, 1, bias=False), NormPReLU(DECODER), Dropout(dropout)
         )
         self.head = nn.Conv2d(DECODER, n_classes, 1)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-
-import numpy as np
-
-os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # before h5py: network file systems often refuse locks
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers blosc, bitshuffle, lz4, zstd …)
+import numpy as np
 
 from ..errors import InputError
 from .hdf5_layouts import axes_of, candidates, find, listed, refuse_projections, voxel_size
 from .raw import check_type
 from .source import AGAIN, ReadOptions, Source, native
+
+LOCKS = "unset HDF5_USE_FILE_LOCKING, or set it to FALSE: no lock is needed"
 
 
 def matches(path: Path) -> bool:
@@ -34,6 +32,10 @@ def open_source(path: Path, options: ReadOptions) -> Source:
         if isinstance(error, PermissionError):
             raise
         cause = str(error)
+        if "lock file" in cause:
+            raise InputError(
+                path, f"no lock to be had ({cause})", "a file system with locks, or none asked for", LOCKS
+            ) from error
         if "truncated" in cause:
             cause = f"a truncated file of {path.stat().st_size} bytes"
         raise InputError(path, cause, "a whole HDF5 file", AGAIN) from error

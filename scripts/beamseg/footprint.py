@@ -1,0 +1,62 @@
+"""What a scan takes by its geometry: memory of a job, scratch, results and files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from .export import FORMATS
+from .slabs import default_depth, slab_borders, stored_bytes
+
+LIBRARIES_MB = {"numpy": 300.0, "torch": 900.0}
+FIGURES_AND_TABLES = 45  # files of a run besides slabs, manifests and exported slices
+READERS_THREADS = 4  # of the rules histogram and normalize
+LABELS = {"labels": "uint8", "confidence": "uint8"}
+
+
+def peak_mb(shape: Sequence[int], itemsize: int, settings: dict[str, Any]) -> dict[str, float]:
+    """Peak memory in MiB of the stages whose memory goes by the size of a slice, or by the budget for volumes.
+
+    Threads times a read of 8 slices with its intermediates (histogram; normalize takes no more), the volumes of
+    training as far as they fit `mem_budget_mb`, a slice of class probabilities (segment).
+
+    Parameters
+    ----------
+    shape : (z, y, x)
+    itemsize : int
+        Bytes of a voxel as stored.
+    settings : dict
+        The run's configuration: mem_budget_mb, pseudo_label.n_clusters, model.n_slices.
+    """
+    voxels, plane = math.prod(shape), math.prod(shape[1:])
+    reading = READERS_THREADS * 8 * plane * (itemsize + 2) + READERS_THREADS * plane * 24
+    k, n_slices = settings["pseudo_label"]["n_clusters"], settings["model"]["n_slices"]
+    return {
+        "histogram": LIBRARIES_MB["numpy"] + reading / 2**20,
+        "train": LIBRARIES_MB["torch"] + min(3 * voxels / 2**20, settings["mem_budget_mb"]),
+        "segment": LIBRARIES_MB["torch"] + plane * (8 * k + 8 * n_slices + 12) / 2**20,
+    }
+
+
+def footprint(
+    shape: Sequence[int], itemsize: int, is_cached: bool, settings: dict[str, Any], is_assigned: bool = False
+) -> dict[str, float]:
+    """Bytes of scratch (the cache, and what stages leave until export) and of results, files, and peak memory in MiB.
+
+    Memory is the most that one job holds: see `peak_mb`.
+    """
+    voxels = math.prod(shape)
+    networks = 1 if settings["stage3"] == "none" else 2
+    masks = len(settings["refine"]) + is_assigned
+    stages = networks + masks
+    cache = stored_bytes({"grey": settings["normalize"]["dtype"]}, voxels) if is_cached else 0
+    labels = networks * stored_bytes(LABELS, voxels)
+    labels += masks * stored_bytes({"labels": "uint8"}, voxels)
+    depth = settings["slab_depth"] or default_depth(tuple(shape))
+    slabs = len(slab_borders(shape[0], depth))
+    formats = settings["export"]["formats"]
+    files = shape[0] * ("tiff" in formats) + slabs * (stages + is_cached) + FIGURES_AND_TABLES
+    exported = voxels * sum(FORMATS[name][2] for name in formats)
+    memory = max(peak_mb(shape, itemsize, settings).values())
+    return {"scratch": cache, "results": labels + exported, "files": files, "memory_mb": memory}

@@ -1,0 +1,188 @@
+"""A batch in shares and in pieces: several processes, or a device that runs out of memory, learn what one would."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import training_case as case
+from beamseg import device, predict
+from beamseg import train as train_module
+from beamseg.device import Pieces, choose
+from beamseg.distributed import Ranks
+from beamseg.errors import InputError
+from beamseg.models import build_model
+from beamseg.models.blocks import Dropout, place_share
+from beamseg.volumes import ArrayVolume
+
+STEPS = {"batch": 3, "steps": 3, "log_every": 1}
+TOLERANCE = {"rtol": 0.0, "atol": 2e-5}
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 the order of a sum shows in the second digit."""
+    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: False)
+
+
+def both_stages(folder: Path, start: Path | None = None) -> None:
+    """Stage 2, and stage 3 from given weights, so that differences of one do not enter the other."""
+    folder.mkdir(exist_ok=True)
+    weights = case.run_train(folder, strong_share=0.5, lr=1e-4, **STEPS)
+    confidence = {"kind": "class", "threshold": 0.9, "quantile": 0.5, "align": True}
+    case.run_self_correct(folder, start or weights, lr=1e-4, ema=0.9, confidence=confidence, **STEPS)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "_cpu_multiplies_bfloat16", lambda: False)
+        both_stages(folder)
+    return folder
+
+
+def same(found: Path, wanted: Path, name: str) -> None:
+    """The weights agree to less than a tenth of what Adam moves them by (3 steps of 1e-4)."""
+    ours, theirs = load_file(found / name), load_file(wanted / name)
+    for key, value in theirs.items():
+        torch.testing.assert_close(ours[key], value, **TOLERANCE)
+
+
+def processes(count: int, work: Callable[..., Any], *arguments: Any) -> list[str]:
+    """Run a function in several processes that know each other as those of `torch.distributed.run` do; their errors."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    context = multiprocessing.get_context("fork")
+    errors = context.SimpleQueue()
+
+    def run(rank: int) -> None:
+        names = {"TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "WORLD_SIZE": str(count)}
+        os.environ |= {**names, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        torch.set_num_threads(1)
+        try:
+            work(*arguments)
+        except BaseException:
+            errors.put(f"{rank}: {traceback.format_exc()}")
+
+    started = [context.Process(target=run, args=(rank,)) for rank in range(count)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(300)
+    return [errors.get() for _ in started if not errors.empty()]
+
+
+def test_two_processes_learn_what_one_does(alone: Path, tmp_path: Path) -> None:
+    """Shares of 1 and 2 crops; dropout, strong views, class thresholds and alignment are those of the whole batch."""
+    assert processes(2, both_stages, tmp_path, alone / "stage2.safetensors") == []
+    same(tmp_path, alone, "stage2.safetensors")
+    same(tmp_path, alone, "stage3.safetensors")
+    assert (tmp_path / "train.csv").read_text().splitlines()[0] == (alone / "train.csv").read_text().splitlines()[0]
+    assert not list(tmp_path.glob(".*"))
+
+
+def stopped_by_one(folder: Path) -> None:
+    """A signal reaches one process alone, not the one that writes."""
+    volume = None
+    if os.environ["RANK"] == "1":
+        volume = case.Fatal(case.phantom()[0], 3, case.signal.SIGTERM)
+    case.run_train(folder, volume, checkpoint_s=1000.0, **{**STEPS, "steps": 8})
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path: Path) -> None:
+    errors = processes(2, stopped_by_one, tmp_path)
+    assert len(errors) == 2
+    assert all("SystemExit: 143" in error for error in errors)
+    assert (tmp_path / ".stage2.resume.pt").exists()
+    assert not (tmp_path / "stage2.safetensors").exists()
+
+
+@pytest.mark.parametrize(("batch", "size"), [(16, 3), (2, 4), (1, 1)])
+def test_shares_are_the_batch(batch: int, size: int) -> None:
+    shares = [range(batch)[Ranks(rank, size).share(batch)] for rank in range(size)]
+    assert [index for share in shares for index in share] == list(range(batch))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_share_meets_the_dropout_of_the_whole_batch() -> None:
+    layer, images = Dropout(0.5), torch.ones(4, 8, 2, 2)
+    torch.manual_seed(0)
+    whole = layer(images)
+    assert set(whole.unique().tolist()) == {0.0, 2.0}
+    torch.manual_seed(0)
+    assert torch.equal(torch.nn.functional.dropout2d(images, 0.5), whole)
+    place_share(layer, 4, 1)
+    torch.manual_seed(0)
+    assert torch.equal(layer(images[:2]), whole[1:3])
+
+
+def narrow(most: int) -> Callable[..., torch.nn.Module]:
+    """Networks on a device that holds `most` images at once."""
+
+    def refuse(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def build(*arguments: Any, **options: Any) -> torch.nn.Module:
+        model = build_model(*arguments, **options)
+        model.register_forward_pre_hook(refuse)
+        return model
+
+    return build
+
+
+def test_training_out_of_memory_goes_on_in_pieces(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(train_module, "build_model", narrow(1))
+    monkeypatch.setattr("beamseg.models.build_model", narrow(1))
+    both_stages(tmp_path, alone / "stage2.safetensors")
+    assert "out of memory on the device: 1 images at once from here on" in caplog.text
+    same(tmp_path, alone, "stage2.safetensors")
+    same(tmp_path, alone, "stage3.safetensors")
+
+
+def test_prediction_out_of_memory_goes_on_with_fewer_tiles() -> None:
+    volume = ArrayVolume(case.phantom((3, 40, 40))[0])
+    torch.manual_seed(0)
+    results = []
+    for most in (16, 3):
+        torch.manual_seed(0)
+        model = narrow(most)("unet_noskip", 1, 2, dropout=0.1).eval()
+        slices = predict.predict_slices(model, volume, 0, 3, {"overlap": 0.5}, choose("cpu"), 16, 1)
+        results.append([(labels, confidence) for _, labels, confidence in slices])
+    for (labels, confidence), (wanted, wanted_confidence) in zip(*results, strict=True):
+        assert (labels != wanted).mean() < 0.001
+        assert abs(confidence.astype(int) - wanted_confidence).max() <= 1
+
+
+def test_a_single_crop_that_does_not_fit_is_an_error_in_words() -> None:
+    def never(_: list[slice]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(InputError, match="too little memory for one crop"):
+        Pieces(4).run(4, never)
+
+
+def test_two_jobs_take_different_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that number the GPUs alike; a third shares the one with most room."""
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: type("P", (), {"uuid": f"u{index}"}))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (100 * index, 1000))
+    lease = device.leased_gpu.__wrapped__
+    assert [lease(), lease(), lease()] == [0, 1, 1]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="2 GPUs, and none free"):
+        lease()
