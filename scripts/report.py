@@ -27,5 +27,6 @@ if __name__ == "__main__":
             out_figures={name: snakemake.output[name] for name in FIGURES},
             out_html=snakemake.output.html,
             weights=dict(zip(("stage2", "stage3"), many(files.weights), strict=False)),
+            compared=next(iter(many(files.compared)), None),
             mem_budget_mb=params.mem_budget_mb,
         )

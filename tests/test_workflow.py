@@ -15,7 +15,7 @@ import pytest
 from beamseg.provenance import read_json
 from workflow import TINY, Workflow, jobs_of
 
-EVALUATION = {"evaluate", "report", "export", "bundle"}
+EVALUATION = {"evaluate", "report", "export", "record", "bundle"}
 
 
 @pytest.fixture(scope="session")

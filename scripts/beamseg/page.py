@@ -168,12 +168,26 @@ def verdicts(result: dict[str, Any], scan: dict[str, Any], plan: dict[str, Any])
     found += [("warn", "truth", f"{text}.") for text in result.get("warnings", [])]
     found += [("warn", "scan", str(text)) for text in scan.get("warnings", [])]
     found += [("warn", "plan", str(text)) for text in plan.get("warnings", [])]
+    found += _compared(plan.get("compared"))
     order = {"bad": 0, "warn": 1, "good": 2, "note": 3}
     head, rest = (
         [f for f in found if f[1] in ("watch", "product")],
         [f for f in found if f[1] not in ("watch", "product")],
     )
     return head + sorted(rest, key=lambda item: order[item[0]])
+
+
+def _compared(compared: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Verdicts on a bundle that was applied: where its network comes from, and whether the scan is like its own."""
+    if compared is None:
+        return []
+    about = compared["bundle"]
+    text = (
+        f"the network is {STAGES[about['stage']]} of a bundle trained on {', '.join(map(str, about['scans']))}; the "
+        f"grey levels here lie {100 * compared['distance']:.2f} % of the range from its own."
+    )
+    found = [("bad", "drift", f"{warning}.") for warning in compared["warnings"]]
+    return [*found, ("note", "bundle", text)]
 
 
 def _stage_table(result: dict[str, Any]) -> str:

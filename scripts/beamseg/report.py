@@ -59,6 +59,7 @@ def report(
     out_figures: dict[str, str | Path],
     out_html: str | Path,
     weights: dict[str, str | Path] | None = None,
+    compared: str | Path | None = None,
     mem_budget_mb: float = 512,
 ) -> None:
     """Draw the figures and write the page that holds them.
@@ -85,12 +86,16 @@ def report(
         One file without links to others.
     weights : dict, optional
         Stage (stage2, stage3) -> weights. With them the page, and it alone, holds class activation maps.
+    compared : path, optional
+        What `compare` found, where a bundle was applied.
     mem_budget_mb : float
         MiB of the volumes held at once. Slices are read singly; planes along z in thin blocks.
     """
     result, about = read_json(metrics), read_json(scan)
     group, clusters = read_json(plan), read_json(classes)
     group["warnings"] = [*group["warnings"], *clusters["warnings"]]
+    if compared is not None:
+        group["compared"] = read_json(compared)
     view = View(result, about, stages, grey, read_truth(truth_slices), settings)
     with np.load(histogram) as data:
         found = dict(data)
