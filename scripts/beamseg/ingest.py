@@ -46,8 +46,8 @@ def ingest(
     dataset : str, optional
         Data set inside an HDF5 file.
     settings : dict
-        Section `ingest`: fov {kind, cy, cx, radius, value}, axes, flip, level, allow_gaps, external_links; and the key `slab_depth`
-        (0 chooses).
+        Section `ingest`: fov {kind, cy, cx, radius, value}, axes, flip, level, allow_gaps, external_links; and the key
+        `slab_depth` (0 chooses).
     out_scan, out_source : path
     name : str
         The sample's name.

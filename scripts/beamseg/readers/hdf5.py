@@ -108,11 +108,9 @@ def _check_filters(path: Path, data: h5py.Dataset) -> None:
 def _parts(path: Path, data: h5py.Dataset, warnings: list[str], depth: int = 0) -> list[Path]:
     """Other files that hold the voxels; raises InputError where one is missing, which HDF5 reads as zeros."""
     own = Path(data.file.filename)
-    if len(above) > DEEPEST:
-        raise InputError(
-            path, f"{data.name} leads through {DEEPEST} files", "voxels", "merge the parts where it was made"
-        )
-    above = (*above, own)
+    if depth > DEEPEST:
+        found = f"{data.name} leads through more than {DEEPEST} files"
+        raise InputError(path, found, "voxels", "merge the parts where it was made")
     parts = [own] if own.resolve() != path.resolve() else []
     if not data.is_virtual:
         return parts + [_part(path, data, own.parent, entry[0]) for entry in data.external or ()]
