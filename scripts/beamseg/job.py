@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from .code import module_digests
 from .errors import InputError
 from .provenance import read_json, write_json
 
@@ -46,8 +47,8 @@ class Tee:
 def job(snakemake: Any) -> Iterator[None]:
     """Run a script: output goes to the rule's log, errors are put in words, the end is recorded beside the log.
 
-    The record `<log>.json` (stage, sample, state, cause, remedy, outputs, code digest, seconds, memory) is what the
-    summary reads; a job that was killed leaves the state `running`.
+    The record `<log>.json` (stage, sample, state, cause, remedy, outputs, digests of the code, seconds, memory) is what
+    the summary reads; a job that was killed leaves the state `running`.
 
     Raises
     ------
@@ -66,6 +67,7 @@ def job(snakemake: Any) -> Iterator[None]:
         "log": str(log),
         "outputs": [str(path) for path in snakemake.output],
         "code": snakemake.params.get("code"),
+        "modules": _modules(snakemake.rule),
         "pid": os.getpid(),
         "started": start_of(os.getpid()),
         "host": socket.gethostname(),
@@ -112,6 +114,14 @@ def job(snakemake: Any) -> Iterator[None]:
             peak = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
             entry["max_rss_mb"] = round(max(peak) / 1024)
             write_json(record, entry)
+
+
+def _modules(rule: str) -> dict[str, str]:
+    """Digest of each module of a rule's script, so that `code: frozen` can say what has changed since."""
+    try:
+        return module_digests(rule)
+    except FileNotFoundError:
+        return {}
 
 
 def start_of(pid: int) -> str | None:

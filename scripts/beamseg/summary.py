@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from .code import code_digest
+from .code import code_digest, module_digests
 from .config import PHANTOM, Run
 from .evaluate import stage_table
 from .job import alive
@@ -118,10 +118,14 @@ def stale_results(logs: Path = Path("logs")) -> list[str]:
     for entry in records(logs):
         try:
             now = code_digest(entry["stage"])
+            modules = module_digests(entry["stage"])
         except FileNotFoundError:
             continue
-        if entry["state"] == "done" and entry["code"] not in (None, now):
-            stale.append(f"{entry['sample']}: {entry['stage']} (code {entry['code']}, now {now})")
+        then = entry.get("modules") or {}
+        changed = sorted(name for name in then.keys() | modules.keys() if then.get(name) != modules.get(name))
+        if entry["state"] == "done" and (changed if then else entry["code"] not in (None, now)):
+            why = f"changed: {', '.join(changed)}" if then else f"code {entry['code']}, now {now}"
+            stale.append(f"{entry['sample']}: {entry['stage']} ({why})")
     return stale
 
 
