@@ -60,7 +60,7 @@ def apply(folder: str | Path, out: dict[str, str | Path]) -> None:
             np.save(file, held["table"])
     if "curves" in out:
         with atomic_path(out["curves"]) as temporary:
-            pd.DataFrame(held["curves"]).to_csv(temporary, index=False)
+            pd.DataFrame(held["curves"]["rows"], columns=held["curves"]["columns"]).to_csv(temporary, index=False)
     if "index" in out:
         write_json(out["index"], index)
 

@@ -39,7 +39,7 @@ def bundle(
         `bundle/bundle.json`: stage of the weights and why, class table, scans with voxel sizes, settings, versions, and
         a digest per file: model.safetensors, scm.safetensors (where there is one), plan.json, classes.json,
         arrays.safetensors (`table` uint8 and `counts` int64, the training scans' voxels per grey level, both (65536,)),
-        curves.json (column -> values).
+        curves.json (columns, rows).
     curves : path
         CSV of the training.
     scans, histograms : sequence of path
@@ -56,8 +56,8 @@ def bundle(
     with atomic_path(folder / "arrays.safetensors") as temporary:
         temporary.write_bytes(save(arrays))
     with open(curves, newline="") as file:
-        rows = list(csv.DictReader(file))
-    write_json(folder / "curves.json", {name: [row[name] for row in rows] for name in (rows[0] if rows else {})})
+        columns, *rows = csv.reader(file)
+    write_json(folder / "curves.json", {"columns": columns, "rows": rows})
     described = [read_json(path) for path in scans]
     content = {
         "format": FORMAT,

@@ -94,8 +94,10 @@ def verify(folder: str | Path, index: dict[str, Any]) -> dict[str, Any]:
     n_clusters = classes.get("n_clusters") if isinstance(classes, dict) else None
     if not isinstance(n_clusters, int) or not 2 <= n_clusters < UNLABELLED:
         raise InputError(folder / "classes.json", f"n_clusters {str(n_clusters)[:40]}", "2 … 254", OWN)
-    if not isinstance(curves, dict) or not all(isinstance(column, list) for column in curves.values()):
-        raise InputError(folder / "curves.json", str(type(curves).__name__), "columns and their values", OWN)
+    columns, rows = (curves.get(key) if isinstance(curves, dict) else None for key in ("columns", "rows"))
+    tables = isinstance(columns, list) and isinstance(rows, list)
+    if not tables or not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
+        raise InputError(folder / "curves.json", "no table", "columns, and rows of as many values", OWN)
     arrays = load((folder / "arrays.safetensors").read_bytes())
     for name, kind in (("table", np.uint8), ("counts", np.int64)):
         found = arrays.get(name)

@@ -62,9 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("folder", type=Path)
     command.add_argument("--group", help="group of the new scans; its model stays that of the scans it has")
     command.add_argument("--bundle", type=Path, help="bundle to apply to the new scans")
-    command.add_argument(
-        "--settle", type=float, default=SETTLE_S, help="seconds without a write, %(default)g"
-    )
+    command.add_argument("--settle", type=float, default=SETTLE_S, help="seconds without a write, %(default)g")
     command.add_argument("--profile", default="default", help="default, slurm, or a folder of your own")
     command.add_argument("--cores", help="cores of this machine (default: all)")
     command.add_argument("--dry-run", "-n", action="store_true", help="add the rows, but only show the jobs")

@@ -19,7 +19,7 @@ from .palette import COLOURS
 from .provenance import read_json
 from .shading import measured
 from .slabs import UNLABELLED
-from .volumes import Volume
+from .volumes import ArrayVolume, Volume
 
 FIGURES = (
     "stages",
@@ -36,6 +36,7 @@ FIGURES = (
 )
 
 
+NO_GREY = np.uint16(32768)
 WATCHED = {
     "kept": "confident pixels",
     "agreement": "agreement with stage 2",
@@ -52,7 +53,7 @@ def report(
     histogram: str | Path,
     curves: dict[str, str | Path],
     stages: dict[str, Volume],
-    grey: Volume,
+    grey: Volume | None,
     truth_slices: str | Path | None,
     confidence: Volume | None,
     settings: dict[str, Any],
@@ -72,8 +73,8 @@ def report(
         Stage (stage2, stage3) -> CSV with a column `step`.
     stages : dict of Volume
         The volumes that `evaluate` was given, under the same names.
-    grey : Volume
-        uint16 grey levels, 0 outside the field of view.
+    grey : Volume or None
+        uint16 grey levels, 0 outside the field of view; None where the scan was archived away.
     truth_slices : path or None
         The slices of the truth that `evaluate` left (npz: z, truth); the truth itself is opened there alone.
     confidence : Volume or None
@@ -96,6 +97,9 @@ def report(
     group["warnings"] = [*group["warnings"], *clusters["warnings"]]
     if compared is not None:
         group["compared"] = read_json(compared)
+    if grey is None:
+        group["warnings"].append("the scan is archived away: the pictures show labels without its grey levels")
+        grey, weights = ArrayVolume(np.broadcast_to(NO_GREY, about["shape"])), None
     view = View(result, about, stages, grey, read_truth(truth_slices), settings)
     with np.load(histogram) as data:
         found = dict(data)
