@@ -18,6 +18,8 @@ from .study import command, run_snakemake
 from .summary import run_state
 
 SETTLE_S = 300.0
+OF_A_SCAN = ("sample", "path", "dataset", "labels", "truth", "reference", "voxel_size_um")
+"""Columns that a new row does not take over from the first of its group."""
 UNFINISHED = {"not finished", "killed"}
 
 
@@ -49,7 +51,8 @@ def arrive(
     """Append the finished new scans of a folder to the sample table and run the workflow once.
 
     Nothing is started where nothing is new and every run has ended, well or not: a scan that failed is tried again
-    together with the next one that arrives. A scan that is added to a group with a model leaves that model as it is.
+    together with the next one that arrives. A scan that joins a group takes over the settings in the row of the group's
+    first scan, and leaves the group's model as it is.
 
     Parameters
     ----------
@@ -88,7 +91,9 @@ def arrive(
             )
         table = workdir / "config" / "samples.tsv"
         before = {row["sample"]: row for row in read_table(table)} if table.exists() else {}
-        cells = {"group": group, "bundle": None if bundle is None else str(bundle.resolve())}
+        members = [row for row in before.values() if group and row.get("group") == group]
+        cells = {key: value for key, value in members[0].items() if key not in OF_A_SCAN} if members else {}
+        cells |= {"group": group or "", "bundle": "" if bundle is None else str(bundle.resolve())}
         added, waiting = init(
             folder,
             table,
@@ -100,9 +105,8 @@ def arrive(
         if not table.exists():
             return 0
         new = [row["sample"] for row in read_table(table) if row["sample"] not in before]
-        if group and any(row.get("group") == group for row in before.values()):
-            for name in new:
-                _only_segmented(table.parent / "samples" / f"{name}.yaml")
+        for name in new if members else ():
+            _only_segmented(table.parent / "samples" / f"{name}.yaml")
         runs = Runs(load_runs(workdir, basedir)[0])
         states = {name: run_state(runs, name, workdir / "results", workdir / "logs")["state"] for name in runs.runs}
         if not new and not UNFINISHED & set(states.values()):

@@ -184,7 +184,10 @@ def row_layer(row: dict[str, str], schema: dict[str, Any], where: str) -> dict[s
     layer: dict[str, Any] = {}
     for column, text in row.items():
         key = "labels.path" if column == "labels" else column
-        value = text if column in TABLE_COLUMNS else yaml.safe_load(text)
+        try:
+            value = text if column in TABLE_COLUMNS else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"{where}: {column}", repr(text), "a value in YAML", "mend the cell") from error
         layer = merge(layer, nested(key, value))
     check(layer, schema, where)
     return layer
