@@ -88,13 +88,14 @@ def verify(folder: str | Path, index: dict[str, Any]) -> dict[str, Any]:
         if name.endswith(".safetensors"):
             read_header(path)
     plan, classes, curves = (read_plain_json(folder / f"{name}.json") for name in ("plan", "classes", "curves"))
-    span = plan.get("range") if isinstance(plan, dict) else None
+    span: Any = plan.get("range") if isinstance(plan, dict) else None
     if not _numbers(span, 2) or not span[0] < span[1] or plan.get("bits") not in (8, 16):
         raise InputError(folder / "plan.json", f"range {str(span)[:60]}", "[lo, hi], lo < hi, and 8 or 16 bits", OWN)
     n_clusters = classes.get("n_clusters") if isinstance(classes, dict) else None
     if not isinstance(n_clusters, int) or not 2 <= n_clusters < UNLABELLED:
         raise InputError(folder / "classes.json", f"n_clusters {str(n_clusters)[:40]}", "2 … 254", OWN)
-    columns, rows = (curves.get(key) if isinstance(curves, dict) else None for key in ("columns", "rows"))
+    columns: Any = curves.get("columns") if isinstance(curves, dict) else None
+    rows: Any = curves.get("rows") if isinstance(curves, dict) else None
     tables = isinstance(columns, list) and isinstance(rows, list)
     if not tables or not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
         raise InputError(folder / "curves.json", "no table", "columns, and rows of as many values", OWN)
@@ -156,7 +157,8 @@ def read_header(path: Path) -> dict[str, Any]:
         if name == "__metadata__":
             continue
         entry = entry if isinstance(entry, dict) else {}
-        shape, span = entry.get("shape"), entry.get("data_offsets")
+        shape: Any = entry.get("shape")
+        span: Any = entry.get("data_offsets")
         whole = isinstance(shape, list) and all(isinstance(n, int) and n >= 0 for n in shape)
         inside = _numbers(span, 2) and 0 <= span[0] <= span[1] <= size - 8 - length
         item = ITEM_BYTES.get(str(entry.get("dtype")))
