@@ -26,7 +26,7 @@ def trained(tmp_path_factory):
 
 def test_a_bundle_segments_another_scan_without_training(trained, tmp_path):
     bundle = trained.folder / "results" / "groups" / "g" / "bundle"
-    row = f"b\tphantom\t{bundle}\t5\t[24, 80, 88]\n"
+    row = f"b\tphantom\t{bundle}\t5\t[24, 88, 88]\n"
     config = {**TINY, "model": {"n_slices": 3}}
     workflow = Workflow(tmp_path, config, f"sample\tpath\tbundle\tphantom.seed\tphantom.size\n{row}")
     output = workflow.run()
