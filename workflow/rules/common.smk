@@ -224,7 +224,8 @@ def codes(wildcards):
     found = {}
     for stage in run_stages(run):
         script = stage.partition("_stage")[0]
-        who = RUNS.owner(stage, run.name) if stage in RESULTS else run.name
+        owned = stage in RESULTS or stage == "apply"
+        who = RUNS.owner(stage, run.name) if owned else run.name
         frozen = COMMON["code"] == "frozen" and recorded_code(stage, who)
         found[stage] = frozen or code_digest(script)
     return found
