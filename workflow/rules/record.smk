@@ -4,6 +4,7 @@
 rule record:
     """Effective settings, code, packages, device, seed, digests of input and weights; enough to repeat the run."""
     input:
+        scan=needs("ingest"),
         histograms=histograms_of,
         weights=lambda wildcards: list(weights_by_stage(wildcards).values()),
         stage2=label_manifests("stage2"),
