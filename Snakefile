@@ -24,10 +24,13 @@ include: "workflow/rules/train_scm.smk"
 include: "workflow/rules/refine_scm.smk"
 include: "workflow/rules/bundle.smk"
 include: "workflow/rules/methods.smk"
+include: "workflow/rules/apply.smk"
+include: "workflow/rules/compare.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/quantities.smk"
+include: "workflow/rules/record.smk"
 include: "workflow/rules/release.smk"
 
 

@@ -17,6 +17,7 @@ if __name__ == "__main__":
             plan=files.plan,
             classes=files.classes,
             table=files.table,
+            curves=files.curves,
             scans=many(files.scans),
             histograms=many(files.histograms),
             class_table=class_table(
@@ -24,4 +25,5 @@ if __name__ == "__main__":
             ),
             settings=snakemake.params.settings,
             verdict=verdict,
+            scm=next(iter(many(files.scm)), None),
         )

@@ -6,12 +6,13 @@ from beamseg.inputs import chosen_labels, many, stage_volumes, user_labels, user
 from beamseg.job import job
 from beamseg.provenance import read_json
 from beamseg.slabs import SlabVolume
+from beamseg.volumes import open_normalized
 
 if __name__ == "__main__":
     with job(snakemake):
         files, params = snakemake.input, snakemake.params
         settings = params.settings
-        stages = stage_volumes(files)
+        stages = stage_volumes(files, open_normalized(files.scan, files.plan, many(files.grey)))
         shape = stages["pseudo_labels"].shape
         evaluate(
             stages,

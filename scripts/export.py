@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from beamseg.export import export
-from beamseg.inputs import stage_volumes
+from beamseg.inputs import grey_levels, stage_volumes
 from beamseg.job import job
 from beamseg.palette import class_table
 from beamseg.provenance import read_json
@@ -13,7 +13,7 @@ if __name__ == "__main__":
         files = snakemake.input
         product = read_json(files.metrics)["product"]
         export(
-            stage_volumes(files)[product["stage"]],
+            stage_volumes(files, grey_levels(files))[product["stage"]],
             table=class_table(read_json(files.classes)["n_clusters"], snakemake.params.classes),
             stage=product,
             voxel_size_um=read_json(files.scan)["voxel_size_um"],

@@ -164,3 +164,29 @@ def test_the_installed_command_prints_values_and_layers(tmp_path: Path) -> None:
     command = [Path(sys.executable).with_name("beamseg"), "--directory", tmp_path, "show_config", "demo"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert re.search(r"^train\.steps +400 +preset quick$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["../a", "a/b", "/etc", ".", "..", ".hidden", "a b", "groups", "preview", "a\\b"])
+def test_no_name_leaves_the_results_folder(folder, name):
+    table(folder, f"{name}\ta.h5\n")
+    with pytest.raises(InputError, match="name of a folder"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["../a", "a/b", "/etc", "..", ""])
+def test_no_group_leaves_the_results_folder(folder, name):
+    write(folder, f"group: {name!r}\n")
+    with pytest.raises(InputError, match="group"):
+        load(folder)
+
+
+def test_yaml_that_would_build_objects_is_refused(folder):
+    write(folder, "seed: !!python/object/apply:os.getpid []\n")
+    with pytest.raises(InputError, match="python/object/apply"):
+        load(folder)
+
+
+def test_a_cell_that_would_build_objects_is_refused(folder):
+    table(folder, "a\ta.h5\t!!python/object/apply:os.getpid []\n", "sample\tpath\tseed")
+    with pytest.raises(InputError, match="seed"):
+        load(folder)

@@ -281,3 +281,47 @@ def test_label_values_are_kept(tmp_path: Path) -> None:
     assert whole.read(0, 1).dtype == np.int64
     with pytest.raises(InputError, match="no whole numbers"):
         open_labels(write_h5(tmp_path / "g.h5", v=VOLUME + 0.5)).read(0, 1)
+
+
+def linked_outside(folder: Path, kind: str) -> Path:
+    """A scan whose voxels lie in a file outside its folder, by one of HDF5's three ways, or through a part."""
+    home = folder / "scan"
+    home.mkdir()
+    write_h5(folder / "secret.h5", v=VOLUME)
+    (folder / "secret.raw").write_bytes(VOLUME.tobytes())
+    path = home / "a.h5"
+    with h5py.File(path, "w") as file:
+        if kind == "external link":
+            file["v"] = h5py.ExternalLink("../secret.h5", "v")
+        elif kind == "external storage":
+            name = str(folder / "secret.raw")
+            file.create_dataset("v", VOLUME.shape, VOLUME.dtype, external=[(name, 0, VOLUME.nbytes)])
+        else:
+            layout = h5py.VirtualLayout(VOLUME.shape, VOLUME.dtype)
+            source = "../secret.h5" if kind == "virtual data set" else "part.h5"
+            layout[:] = h5py.VirtualSource(source, "v", VOLUME.shape)
+            file.create_virtual_dataset("v", layout)
+    if kind == "link in a part":
+        with h5py.File(home / "part.h5", "w") as file:
+            file["v"] = h5py.ExternalLink("../secret.h5", "v")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["external link", "external storage", "virtual data set", "link in a part"])
+def test_voxels_outside_the_folder_of_a_file_are_read_only_if_asked_for(tmp_path: Path, kind: str) -> None:
+    path = linked_outside(tmp_path, kind)
+    with pytest.raises(InputError) as error:
+        open_source(path, "v")
+    assert "outside the folder of a.h5" in error.value.found
+    assert "ingest.external_links: true" in error.value.remedy
+    np.testing.assert_array_equal(open_source(path, "v", external_links=True).read(0, len(VOLUME)), VOLUME)
+
+
+def test_a_virtual_data_set_that_leads_to_itself_is_refused(tmp_path: Path) -> None:
+    for one, other in (("a", "b"), ("b", "a")):
+        layout = h5py.VirtualLayout(VOLUME.shape, VOLUME.dtype)
+        layout[:] = h5py.VirtualSource(f"{other}.h5", "v", VOLUME.shape)
+        with h5py.File(tmp_path / f"{one}.h5", "w") as file:
+            file.create_virtual_dataset("v", layout)
+    with pytest.raises(InputError, match="leads through more than 8 files"):
+        open_source(tmp_path / "a.h5", "v")

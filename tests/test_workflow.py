@@ -16,7 +16,7 @@ from beamseg.archive import archive
 from beamseg.provenance import read_json
 from workflow import BASEDIR, TINY, Workflow, jobs_of
 
-EVALUATION = {"evaluate", "report", "export", "bundle", "methods"}
+EVALUATION = {"evaluate", "report", "export", "record", "bundle", "methods"}
 
 
 @pytest.fixture(scope="session")

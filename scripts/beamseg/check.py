@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .apply import apply
 from .config import PHANTOM, Run, load_runs
 from .device import choose
 from .errors import InputError
@@ -85,6 +86,9 @@ def check(workdir: Path, basedir: Path) -> int:
         if any(name not in slices for name in references):
             continue
         run = loaded[members[0]]
+        if run.get("bundle") and not run.get("apply.adapt"):
+            print(f"group {group}: {len(members)} scans, applies {run.get('bundle')} without training")
+            continue
         found_times = training_seconds(
             sum(slices[name] for name in references), rates[rates_key(run.settings)], run.settings
         )
@@ -100,7 +104,7 @@ def check(workdir: Path, basedir: Path) -> int:
 
 
 def inspect(run: Run) -> dict[str, Any]:
-    """Shape, type, size, rates and warnings of a run's scan; its labels and truth are opened and compared with it."""
+    """Shape, type, size, rates and warnings of a run's scan; its bundle, labels and truth are opened too."""
     if run.get("path") == PHANTOM:
         size = run.get("phantom.size")
         voxel = f"{run.get('phantom.voxel_size_um'):g}"
@@ -114,6 +118,8 @@ def inspect(run: Run) -> dict[str, Any]:
             "rates": PHANTOM_RATES,
             "warnings": [],
         }
+    if bundle := run.file("bundle"):
+        apply(bundle, {})
     source = open_source(run.file("path") or "", **how_to_read(run.get("dataset"), run.get("ingest")))
     size, doubts = known_size(source, run.get("voxel_size_um"))
     refuse_thin(run.file("path") or "", source.shape, run.get("model.n_slices"))

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 from .archive import archive
+from .arrive import SETTLE_S, arrive
 from .check import check
 from .config import flatten, load_runs
 from .errors import InputError
 from .init import init
 from .preview import preview
+from .record import repeat
 from .recover import recover
 from .studies import SCALES, known_studies
 from .study import run_study
@@ -62,6 +64,17 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--profile", default="default", help="default, slurm, or a folder of your own")
     command.add_argument("--cores", help="cores of this machine (default: all)")
     command.add_argument("--dry-run", "-n", action="store_true", help="show the jobs")
+    command = commands.add_parser("arrive", help="for cron: take in the finished new scans of a folder and run them")
+    command.add_argument("folder", type=Path)
+    command.add_argument("--group", help="group of the new scans; its model stays that of the scans it has")
+    command.add_argument("--bundle", type=Path, help="bundle to apply to the new scans")
+    command.add_argument("--settle", type=float, default=SETTLE_S, help="seconds without a write, %(default)g")
+    command.add_argument("--profile", default="default", help="default, slurm, or a folder of your own")
+    command.add_argument("--cores", help="cores of this machine (default: all)")
+    command.add_argument("--dry-run", "-n", action="store_true", help="add the rows, but only show the jobs")
+    command = commands.add_parser("repeat", help="write the configuration of a recorded run into an empty folder")
+    command.add_argument("provenance", type=Path, help="results/<sample>/provenance.json")
+    command.add_argument("inputs", type=Path, nargs="*", help="its scans, labels and bundle, wherever they are now")
     args = parser.parse_args(arguments)
     workdir = args.directory.resolve()
     try:
@@ -95,6 +108,21 @@ def main(arguments: list[str] | None = None) -> int:
                 cores=args.cores,
                 dry_run=args.dry_run,
             )
+        elif args.command == "arrive":
+            return arrive(
+                args.folder,
+                workdir,
+                BASEDIR,
+                group=args.group,
+                bundle=args.bundle,
+                settle_s=args.settle,
+                profile=args.profile,
+                cores=args.cores,
+                dry_run=args.dry_run,
+            )
+        elif args.command == "repeat":
+            print(*(f"warning: {line}" for line in repeat(args.provenance, args.inputs, workdir)), sep="\n")
+            print(f"written: {workdir / 'config'}; run snakemake with --directory {workdir}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -26,6 +26,12 @@ def code_digest(script: str, scripts: Path = SCRIPTS) -> str:
     str
         16 hexadecimal digits.
     """
+    text = "\n".join(f"{name} {found}" for name, found in module_digests(script, scripts).items())
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def module_digests(script: str, scripts: Path = SCRIPTS) -> dict[str, str]:
+    """Digest of each file that a script reaches, itself included, by path below `scripts`, in order."""
     seen: dict[Path, str] = {}
     queue = [scripts / f"{script}.py"]
     while queue:
@@ -34,8 +40,7 @@ def code_digest(script: str, scripts: Path = SCRIPTS) -> str:
             continue
         seen[path], imports = _module(path, scripts)
         queue += imports
-    text = "\n".join(f"{path.relative_to(scripts).as_posix()} {seen[path]}" for path in sorted(seen))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {path.relative_to(scripts).as_posix(): seen[path] for path in sorted(seen)}
 
 
 @cache

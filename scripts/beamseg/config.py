@@ -1,7 +1,7 @@
 """Configuration: layers, each checked against the schema, merged once, defaults filled last.
 
-schema defaults < preset < config.yaml < samples/<sample>.yaml < columns of the table < --config. Dicts merge, lists
-replace. Nothing here knows a stage: what a section may hold is in `workflow/schemas/<section>.yaml`.
+schema defaults < preset < config.yaml < bundle < samples/<sample>.yaml < columns of the table < --config. Dicts merge,
+lists replace. Nothing here knows a stage: what a section may hold is in `workflow/schemas/<section>.yaml`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from .bundle_files import read_index, settings_of
 from .errors import InputError
 from .palette import class_table
 
@@ -183,7 +184,10 @@ def row_layer(row: dict[str, str], schema: dict[str, Any], where: str) -> dict[s
     layer: dict[str, Any] = {}
     for column, text in row.items():
         key = "labels.path" if column == "labels" else column
-        value = text if column in TABLE_COLUMNS else yaml.safe_load(text)
+        try:
+            value = text if column in TABLE_COLUMNS else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"{where}: {column}", repr(text), "a value in YAML", "mend the cell") from error
         layer = merge(layer, nested(key, value))
     check(layer, schema, where)
     return layer
@@ -223,11 +227,16 @@ def load_runs(
         name = row["sample"]
         where = f"{table}, sample {name!r}"
         of_row = row_layer(row, schema, where)
-        layers = [(str(config_file), base)]
         own_file = table.parent / "samples" / f"{name}.yaml"
-        if own_file.exists():
-            layers.append((str(own_file), read_layer(own_file, schema)))
-        layers += [(str(table), of_row), ("--config", top)]
+        of_sample = read_layer(own_file, schema) if own_file.exists() else {}
+        layers = [(str(config_file), base), (str(own_file), of_sample), (str(table), of_row), ("--config", top)]
+        index = None
+        bundle = next((layer["bundle"] for _, layer in reversed(layers) if layer.get("bundle")), None)
+        if bundle is not None:
+            index = read_index(table.parent / Path(bundle).expanduser())
+            of_bundle = settings_of(index, schema)
+            check(of_bundle, schema, f"bundle {bundle}")
+            layers.insert(1, (f"bundle {bundle}", of_bundle))
         preset = next((layer["preset"] for _, layer in reversed(layers) if "preset" in layer), common["preset"])
         if preset:
             layers.insert(0, (f"preset {preset}", _preset(preset, workdir, shipped, schema)))
@@ -236,11 +245,30 @@ def load_runs(
         for layer_name, layer in layers:
             settings = merge(settings, layer)
             origins.update({key: layer_name for key, _ in flatten(layer)})
+        if index is not None:
+            _without_training(settings, origins, index, where)
         _combine(settings, origins, where)
         runs[name] = Run(name, settings["group"] or name, settings, origins, table.parent)
     if not runs:
         raise InputError(table, "no samples", "a row per scan", "run `beamseg init FOLDER` to write them")
     return runs, common
+
+
+def _without_training(settings: dict[str, Any], origins: dict[str, str], index: dict[str, Any], where: str) -> None:
+    """What a bundle decides whatever the layers say: nothing is trained, unless a short stage 3 is asked for."""
+    adapt = settings["apply"]["adapt"]
+    settings |= {"stage3": "unbiased_teacher" if adapt else "none", "label_source": "clusters"}
+    origins |= dict.fromkeys(("stage3", "label_source"), "apply.adapt")
+    if adapt:
+        settings["self_correct"] = {**settings["self_correct"], "steps": settings["apply"]["adapt_steps"]}
+        origins["self_correct.steps"] = "apply.adapt_steps"
+    if "scm" in settings["refine"] and "scm.safetensors" not in index["files"]:
+        raise InputError(
+            f"{where}: refine",
+            f"{settings['refine']}, with a bundle that holds no SCM",
+            "[mpp] or []",
+            "remove scm, or train the bundle with refine: [mpp, scm]",
+        )
 
 
 def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> None:
@@ -269,10 +297,6 @@ def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> N
             f"{settings['pseudo_label']['scope']} with labeler: features",
             "scope: volume",
             "features are clustered over the group; their background takes out shading in the slice",
-        )
-    if settings["bundle"]:
-        raise InputError(
-            f"{where}: bundle", settings["bundle"], "an empty cell", "a bundle cannot be applied yet; train"
         )
     if settings["label_source"] == "slices" and not settings["labels"]["path"]:
         raise InputError(

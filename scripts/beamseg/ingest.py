@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from .corrections import estimate
 from .errors import InputError
-from .provenance import read_json, write_json
+from .provenance import digest, read_json, write_json
 from .readers import Source, how_to_read, known_size, open_source
 from .readers.source import content_digest, file_stat
 from .slabs import default_depth
@@ -36,7 +36,8 @@ def ingest(
 
     `scan.json` depends on the voxels' content alone. Where the input's place, time stamps or sizes differ from those
     of the last time and a histogram was made since, the voxels are read again and compared with the histogram's
-    digest; only if they differ does `scan.json` change, by its entry `content`. What the comparison needs lies in
+    digest; only if they differ does `scan.json` change, by its entry `content`. An input that was archived away leaves
+    both as they were. What the comparison needs lies in
     `.ingest.json` beside `scan.json`, since declared outputs are deleted before a job runs.
 
     Parameters
@@ -46,8 +47,8 @@ def ingest(
     dataset : str, optional
         Data set inside an HDF5 file.
     settings : dict
-        Section `ingest`: fov {kind, cy, cx, radius, value}, axes, flip, level, allow_gaps; and the key `slab_depth`
-        (0 chooses).
+        Section `ingest`: fov {kind, cy, cx, radius, value}, axes, flip, level, allow_gaps, external_links; and the key
+        `slab_depth` (0 chooses).
     out_scan, out_source : path
     name : str
         The sample's name.
@@ -71,6 +72,13 @@ def ingest(
         For input that cannot be read, and settings that do not fit it.
     """
     out_scan = Path(out_scan)
+    sidecar = out_scan.with_name(".ingest.json")
+    asked = digest([str(Path(path).absolute()), dataset, settings, name, voxel_size_um, correct])
+    if not Path(path).exists() and sidecar.exists() and (held := read_json(sidecar)).get("asked") == asked:
+        print(f"{path} is not there; what was known of it is kept, and whatever needs its voxels will fail")
+        write_json(out_scan, held["scan"])
+        write_json(out_source, held["source"])
+        return dict(held["scan"])
     how = how_to_read(dataset, settings)
     source = open_source(path, **how)
     size, doubts = known_size(source, voxel_size_um)
@@ -90,14 +98,13 @@ def ingest(
     }
     if correct is not None:
         scan["correction"] = estimate(source, scan["fov"], correct)
-    sidecar = out_scan.with_name(".ingest.json")
     where = {"path": str(Path(path).absolute()), **how, "files": file_stat(source.files)}
     first, content = _content(source, where, sidecar, histogram)
     if content is not None and content != first:
         scan["content"] = content
     write_json(out_scan, scan)
     write_json(out_source, where)
-    write_json(sidecar, {"source": where, "first": first, "content": content})
+    write_json(sidecar, {"source": where, "first": first, "content": content, "scan": scan, "asked": asked})
     return scan
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,23 @@ def sample_name(path: Path, folder: Path, taken: set[str]) -> str:
     return name
 
 
-def init(folder: Path, table: Path, shipped: Path | None = None) -> tuple[list[str], list[str]]:
+def quiet_s(source: Source) -> float:
+    """Seconds since any file of a source was last written, renamed or replaced.
+
+    The change time counts too: a copy that keeps the original's modification time has a new one.
+    """
+    times = [max(stat.st_mtime, stat.st_ctime) for stat in (path.stat() for path in source.files)]
+    return time.time() - max(times)
+
+
+def init(
+    folder: Path,
+    table: Path,
+    shipped: Path | None = None,
+    *,
+    columns: dict[str, str] | None = None,
+    settle_s: float = 0,
+) -> tuple[list[str], list[str]]:
     """Add the scans of `folder` to the sample table; rows that are there stay as they are, byte for byte.
 
     Parameters
@@ -56,11 +73,20 @@ def init(folder: Path, table: Path, shipped: Path | None = None) -> tuple[list[s
         Searched for volumes in every format that the readers know.
     table : Path
         Made if missing. One that equals `shipped` (the demo's) is begun anew.
+    columns : dict, optional
+        Cells of the new rows, such as group or bundle.
+    settle_s : float
+        A scan whose files were written more recently than this is left for the next call.
 
     Returns
     -------
     added, refused : list of str
-        What was added, and what was looked at and could not be a scan, in words.
+        What was added, and what was looked at and could not be a scan, or is not settled, in words.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, or the table has no column that `columns` names.
     """
     if not folder.is_dir():
         raise InputError(folder, "no such folder", "a folder with scans", "check the path")
@@ -73,6 +99,9 @@ def init(folder: Path, table: Path, shipped: Path | None = None) -> tuple[list[s
         rows = read_table(table)
         first = next(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
         header = first.split("\t")
+    for column in columns or {}:
+        if column not in header:
+            raise InputError(table, f"no column {column!r}", "one", "add it to the first line of the table")
     known = {(table.parent / row["path"]).resolve() for row in rows}
     names = {row["sample"] for row in rows}
     added: list[str] = []
@@ -90,6 +119,9 @@ def init(folder: Path, table: Path, shipped: Path | None = None) -> tuple[list[s
     for path, source in sources.items():
         if path.resolve() in parts:
             continue
+        if settle_s and (quiet := quiet_s(source)) < settle_s:
+            refused.append(f"{path}: written {max(quiet, 0):.0f} s ago, may not be finished")
+            continue
         name = sample_name(path, folder, names)
         names.add(name)
         size = sum(p.stat().st_size for p in source.files) / 1e9
@@ -98,6 +130,7 @@ def init(folder: Path, table: Path, shipped: Path | None = None) -> tuple[list[s
             {
                 "sample": name,
                 "path": str(path.resolve()),
+                **(columns or {}),
                 "#shape": "×".join(map(str, source.shape)),
                 "#voxel_size_um": "unknown" if voxel is None else "×".join(f"{v:g}" for v in voxel),
                 "#size_gb": f"{size:.3g}",

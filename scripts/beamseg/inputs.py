@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from .labels import SliceLabels, open_truth, open_user_labels
 from .provenance import read_json
 from .slabs import SlabVolume
-from .volumes import TableVolume, Volume, open_normalized
+from .volumes import TableVolume, Volume, cached, open_normalized
 
 
 def many(files: Any) -> list[str]:
@@ -42,10 +43,25 @@ def pseudo_labels(grey: Volume, table: str, manifests: list[str]) -> Volume:
     return SlabVolume(manifests, "labels") if manifests else TableVolume(grey, np.load(table))
 
 
-def stage_volumes(files: Any) -> dict[str, Volume]:
-    """Labels of every stage of a run, in order: pseudo_labels, stage2, stage3, mpp, scm, as far as it has them."""
-    grey = open_normalized(files.scan, files.plan, many(files.grey))
-    stages = {"pseudo_labels": pseudo_labels(grey, files.table, many(files.assigned))}
+def grey_levels(files: Any) -> Volume | None:
+    """Normalized volume of a scan; None where it was archived away and the cache released."""
+    manifests = many(files.grey)
+    source = read_json(Path(files.scan).with_name("source.json"))["path"]
+    if not Path(source).exists() and not cached(manifests):
+        return None
+    return open_normalized(files.scan, files.plan, manifests)
+
+
+def stage_volumes(files: Any, grey: Volume | None) -> dict[str, Volume]:
+    """Labels of every stage of a run, in order: pseudo_labels, stage2, stage3, mpp, scm, as far as it has them.
+
+    Without `grey` those pseudo-labels that are looked up by grey level are left out.
+    """
+    stages: dict[str, Volume] = {}
+    if manifests := many(files.assigned):
+        stages["pseudo_labels"] = SlabVolume(manifests, "labels")
+    elif grey is not None:
+        stages["pseudo_labels"] = TableVolume(grey, np.load(files.table))
     for name in ("stage2", "stage3", "mpp", "scm"):
         if manifests := many(files.get(name)):
             stages[name] = SlabVolume(manifests, "labels")

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from .code import module_digests
 from .errors import InputError
 from .progress import announced
 from .provenance import read_json, write_json
@@ -47,8 +48,8 @@ class Tee:
 def job(snakemake: Any) -> Iterator[None]:
     """Run a script: output goes to the rule's log, errors are put in words, the end is recorded beside the log.
 
-    The record `<log>.json` (stage, sample, state, cause, remedy, outputs, code digest, seconds, memory) is what the
-    summary reads; a job that was killed leaves the state `running`.
+    The record `<log>.json` (stage, sample, state, cause, remedy, outputs, digests of the code, seconds, memory) is what
+    the summary reads; a job that was killed leaves the state `running`.
 
     Raises
     ------
@@ -70,6 +71,7 @@ def job(snakemake: Any) -> Iterator[None]:
         "log": str(log),
         "outputs": [str(path) for path in snakemake.output],
         "code": snakemake.params.get("code"),
+        "modules": _modules(snakemake.rule),
         "pid": os.getpid(),
         "started": start_of(os.getpid()),
         "host": socket.gethostname(),
@@ -122,6 +124,14 @@ def job(snakemake: Any) -> Iterator[None]:
 def _follows_another() -> bool:
     """Whether `torch.distributed.run` started this process beside the first one, which keeps log and record."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
+
+
+def _modules(rule: str) -> dict[str, str]:
+    """Digest of each module of a rule's script, so that `code: frozen` can say what has changed since."""
+    try:
+        return module_digests(rule)
+    except FileNotFoundError:
+        return {}
 
 
 def start_of(pid: int) -> str | None:

@@ -257,6 +257,7 @@ def verdicts(
     if shading:
         text = ", ".join(f"{key} {percent(shading[key]['amplitude'])}" for key in ("drift", "cupping", "rings"))
         found.append(("note", "drift", f"of the grey range: {text}."))
+    found += _compared(plan.get("compared"))
     order = {"bad": 0, "warn": 1, "good": 2, "note": 3}
     head, rest = (
         [f for f in found if f[1] in ("watch", "product")],
@@ -310,6 +311,19 @@ def _region_table(result: dict[str, Any], voxel: list[float] | None) -> str:
             cells.append(", ".join(length_text(float(f"{value:.4g}"), "µm") for value in middle))
         lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
+
+
+def _compared(compared: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Verdicts on a bundle that was applied: where its network comes from, and whether the scan is like its own."""
+    if compared is None:
+        return []
+    about = compared["bundle"]
+    text = (
+        f"the network is {STAGES[about['stage']]} of a bundle trained on {', '.join(map(str, about['scans']))}; the "
+        f"grey levels here lie {100 * compared['distance']:.2f} % of the range from its own."
+    )
+    found = [("bad", "drift", f"{warning}.") for warning in compared["warnings"]]
+    return [*found, ("note", "bundle", text)]
 
 
 def _stage_table(result: dict[str, Any]) -> str:

@@ -12,26 +12,7 @@ from .clusters import cluster_means, elbow, label_levels
 from .features import cluster_features, sample_features
 from .provenance import atomic_path, read_json, write_json
 from .slabs import UNLABELLED
-from .volumes import MAX_GREY, WIDE, Volume, grey_level
-
-
-def grey_counts(plan: dict[str, Any], histograms: Sequence[str | Path]) -> np.ndarray:
-    """Voxels per grey level over the group, int64 (65536,); level 0 is empty.
-
-    A bin of the raw histogram goes to the level of its middle, as the voxels in it do; what lies beyond its ends is
-    clipped to levels 1 and 65535, as `normalize` does.
-    """
-    bits = plan.get("bits", 16)
-    total = np.zeros(MAX_GREY + 1, np.int64)
-    for path in histograms:
-        with np.load(path) as found:
-            edges, counts = found["edges"], found["counts"]
-            middle = (edges[1:] + edges[:-1]) / 2
-            level = grey_level(middle, float(plan["range"][0]), float(plan["range"][1]), bits)
-            np.add.at(total, level if bits == 16 else WIDE[level], counts)
-            total[1] += int(found["underflow"])
-            total[MAX_GREY] += int(found["overflow"])
-    return total
+from .volumes import MAX_GREY, Volume, grey_counts
 
 
 def describe(counts: np.ndarray, table: np.ndarray, n_clusters: int) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from .provenance import read_json
 from .render import reduced, surface
 from .shading import measured
 from .slabs import UNLABELLED
-from .volumes import Volume
+from .volumes import ArrayVolume, Volume
 
 FIGURES = (
     "thumbnail",
@@ -41,6 +41,7 @@ FIGURES = (
 
 PRINT = "figures/print"
 MOST_RENDERED = 128  # voxels along an axis
+NO_GREY = np.uint16(32768)
 WATCHED = {
     "kept": "confident pixels",
     "agreement": "agreement with stage 2",
@@ -57,13 +58,14 @@ def report(
     histogram: str | Path,
     curves: dict[str, str | Path],
     stages: dict[str, Volume],
-    grey: Volume,
+    grey: Volume | None,
     truth_slices: str | Path | None,
     confidence: Volume | None,
     settings: dict[str, Any],
     out_figures: dict[str, str | Path],
     out_html: str | Path,
     weights: dict[str, str | Path] | None = None,
+    compared: str | Path | None = None,
     mem_budget_mb: float = 512,
 ) -> None:
     """Draw the figures and write the page that holds them.
@@ -76,8 +78,8 @@ def report(
         Stage (stage2, stage3) -> CSV with a column `step`.
     stages : dict of Volume
         The volumes that `evaluate` was given, under the same names.
-    grey : Volume
-        uint16 grey levels, 0 outside the field of view.
+    grey : Volume or None
+        uint16 grey levels, 0 outside the field of view; None where the scan was archived away.
     truth_slices : path or None
         The slices of the truth that `evaluate` left (npz: z, truth); the truth itself is opened there alone.
     confidence : Volume or None
@@ -91,12 +93,19 @@ def report(
         One file without links to others.
     weights : dict, optional
         Stage (stage2, stage3) -> weights. With them the page, and it alone, holds class activation maps.
+    compared : path, optional
+        What `compare` found, where a bundle was applied.
     mem_budget_mb : float
         MiB of the volumes held at once. Slices are read singly; planes along z in thin blocks.
     """
     result, about = read_json(metrics), read_json(scan)
     group, clusters = read_json(plan), read_json(classes)
     group["warnings"] = [*group["warnings"], *clusters["warnings"]]
+    if compared is not None:
+        group["compared"] = read_json(compared)
+    if grey is None:
+        group["warnings"].append("the scan is archived away: the pictures show labels without its grey levels")
+        grey, weights = ArrayVolume(np.broadcast_to(NO_GREY, about["shape"])), None
     view = View(result, about, stages, grey, read_truth(truth_slices), settings)
     with np.load(histogram) as data:
         found = dict(data)

@@ -54,9 +54,33 @@ STAGES: dict[str, Stage] = {
     ),
     "train_scm": Stage("group", ("refine_scm", "labels", "seed"), ("refine_mpp@reference",)),
     "refine_scm": Stage("scan", ("refine_scm", *LAYOUT), ("train_scm", "refine_mpp")),
-    "bundle": Stage("group", ("classes",), ("self_correct",)),
+    "bundle": Stage("group", ("classes", "refine"), ("self_correct", "train_scm")),
     "evaluate": Stage("scan", ("classes", "refine", "stage3", "truth", "evaluate", "labels"), ("refine_scm",)),
 }
+IMPORTED = Stage("group", (), ("apply",))
+APPLIED: dict[str, Stage] = {
+    "apply": Stage("group", ("bundle",)),
+    "plan": IMPORTED,
+    "pseudo_label": IMPORTED,
+    "train": IMPORTED,
+    "train_scm": IMPORTED,
+    "self_correct": Stage("group", ("self_correct", "seed"), ("train", "plan", "ingest@reference")),
+}
+"""Stages of a run that applies a bundle, where they differ from `STAGES`; the imported ones are never computed."""
+
+
+def stage_of(stage: str, run: Run) -> Stage:
+    """What a stage reads for a run."""
+    if not run.get("bundle") or stage not in APPLIED or (stage == "plan" and not is_imported(stage, run)):
+        return STAGES[stage]
+    return APPLIED[stage]
+
+
+def is_imported(stage: str, run: Run) -> bool:
+    """Whether a run takes the result of a group's stage from its bundle."""
+    if not run.get("bundle") or (stage == "plan" and run.get("apply.range") == "own"):
+        return False
+    return APPLIED.get(stage) is IMPORTED
 
 
 @dataclass
@@ -76,7 +100,9 @@ class Runs:
     def _check_groups(self) -> None:
         """Scans of a group share the group's stages, so they must agree on every key that these read."""
         keys = {key: stage for stage, entry in STAGES.items() if entry.scope == "group" for key in entry.settings}
-        keys.pop("classes")
+        keys = {"bundle": "a model", "apply": "a model"} | keys
+        for key in ("classes", "refine"):
+            keys.pop(key)
         for group, (first, *others) in self.groups.items():
             for key, stage in keys.items():
                 for name in others:
@@ -111,8 +137,8 @@ class Runs:
 
     def identity(self, stage: str, name: str) -> str:
         """Identity of a stage for a run; for a group stage, that of the run's group."""
-        entry = STAGES[stage]
         run = self.runs[name]
+        entry = stage_of(stage, run)
         who = run.group if entry.scope == "group" else name
         if (stage, who) in self._identities:
             return self._identities[stage, who]
@@ -120,6 +146,8 @@ class Runs:
         parts: list[Any] = [stage, {key: self._setting(member, key) for key in entry.settings}]
         if stage == "ingest":
             parts = [stage, self.source(name), {k: self._setting(name, k) for k in entry.settings if k != "path"}]
+        if stage == "apply":
+            parts = [stage, str(run.file("bundle"))]
         if "labels" in entry.settings:
             files = self.references(run.group) if entry.scope == "group" else [name]
             parts.append([str(self.runs[n].file("labels.path")) for n in files])
@@ -135,7 +163,9 @@ class Runs:
         if stage not in self._owners:
             first: dict[str, str] = {}
             for run in self.runs.values():
-                who = run.group if STAGES[stage].scope == "group" else run.name
+                if stage == "apply" and not run.get("bundle"):
+                    continue
+                who = run.group if stage_of(stage, run).scope == "group" else run.name
                 first.setdefault(self.identity(stage, run.name), who)
             self._owners[stage] = first
         return self._owners[stage][self.identity(stage, name)]

@@ -72,7 +72,7 @@ def run_study(
     write_workdir(study, folder)
     load_runs(folder, basedir)  # combinations that make no sense are refused here, with words
     line = command(folder, basedir, profile, cores)
-    status = _run([*line, "--dry-run"] if dry_run else [*line, "--quiet", "rules"])
+    status = run_snakemake([*line, "--dry-run"] if dry_run else [*line, "--quiet", "rules"])
     if not dry_run:
         rows = gather(study, folder, basedir)
         print(write_tables(study, rows, folder).read_text())
@@ -80,7 +80,7 @@ def run_study(
     return status
 
 
-def _run(line: list[str]) -> int:
+def run_snakemake(line: list[str]) -> int:
     """Run Snakemake; a signal reaches it and is waited for, so that its jobs save their states."""
     process = subprocess.Popen(line)
     # The terminal sends Ctrl-C to both; SIGTERM goes to this process alone.

@@ -8,15 +8,15 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from .code import code_digest
+from .code import code_digest, module_digests
 from .config import PHANTOM, Run
 from .evaluate import stage_table
 from .job import alive
 from .overview import write_overview
 from .provenance import atomic_path, read_json
-from .runs import STAGES, Runs, is_assigned
+from .runs import STAGES, Runs, is_assigned, is_imported
 
 COLUMNS = ("sample", "stage", "state", "cause", "remedy", "log")
 SHOWN_IN_FULL = 8
@@ -54,7 +54,7 @@ def run_state(runs: Runs, name: str, results: Path = Path("results"), logs: Path
     row = {"sample": name, "stage": "", "state": "done", "cause": "", "remedy": "", "log": ""}
     for stage in stages_of(runs.runs[name]):
         owned = {"release": "normalize", "methods": "bundle"}.get(stage, stage)
-        who = runs.owner(owned, name) if owned in STAGES else name
+        who = runs.owner(owned, name) if owned in STAGES or owned == "apply" else name
         for entry in _records_of(stage, who, logs):
             part = re.search(r"/\d+-of-(\d+)\.log$", entry["log"])
             if part and int(part[1]) != runs.runs[name].get("parts"):
@@ -92,8 +92,13 @@ def stages_of(run: Run) -> list[str]:
         left_out.add("quantities")
     if run.get("keep") != "minimal":
         left_out.add("release")
-    last = ("methods", "report", "export", "quantities", "release")
-    return [stage for stage in [*STAGES, *last] if stage not in left_out]
+    stages = [*STAGES, "methods", "report", "export", "quantities", "record", "release"]
+    if run.get("bundle"):
+        left_out |= {stage for stage in STAGES if is_imported(stage, run)}
+        left_out |= set() if run.get("apply.adapt") else {"bundle", "methods"}
+        stages.insert(stages.index("segment_stage2"), "compare")
+        stages.insert(0, "apply")
+    return [stage for stage in stages if stage not in left_out]
 
 
 def _unfinished(entry: dict[str, Any]) -> dict[str, str]:
@@ -116,10 +121,14 @@ def stale_results(logs: Path = Path("logs")) -> list[str]:
     for entry in records(logs):
         try:
             now = code_digest(entry["stage"])
+            modules = module_digests(entry["stage"])
         except FileNotFoundError:
             continue
-        if entry["state"] == "done" and entry["code"] not in (None, now):
-            stale.append(f"{entry['sample']}: {entry['stage']} (code {entry['code']}, now {now})")
+        then = entry.get("modules") or {}
+        changed = sorted(name for name in then.keys() | modules.keys() if then.get(name) != modules.get(name))
+        if entry["state"] == "done" and (changed if then else entry["code"] not in (None, now)):
+            why = f"changed: {', '.join(changed)}" if then else f"code {entry['code']}, now {now}"
+            stale.append(f"{entry['sample']}: {entry['stage']} ({why})")
     return stale
 
 
@@ -138,6 +147,16 @@ def text_table(rows: Iterable[dict[str, str]], columns: tuple[str, ...], width: 
         cells = [row[c] if len(row[c]) <= widths[c] else row[c][: widths[c] - 1] + "…" for c in columns]
         lines.append("  ".join(cell.ljust(widths[c]) for c, cell in zip(columns, cells, strict=True)).rstrip())
     return "\n".join(lines)
+
+
+def _print_drift(runs: Runs, results: Path, out: TextIO) -> None:
+    """How far the scans that a bundle was applied to lie from it."""
+    for name, run in runs.runs.items():
+        path = results / name / "compare.json"
+        if run.get("bundle") and path.exists():
+            found = read_json(path)
+            print(f"\n{name}: grey levels {found['distance']:.2%} of the range from the bundle's", file=out)
+            print(*(f"{name}: WARNING: {text}" for text in found["warnings"]), sep="\n", file=out)
 
 
 def conclude_runs(runs: Runs, *, failed: bool, results: Path = Path("results")) -> None:
@@ -159,6 +178,7 @@ def conclude_runs(runs: Runs, *, failed: bool, results: Path = Path("results")) 
         path = results / row["sample"] / "metrics.json"
         print(f"\n{row['sample']}\n{stage_table(read_json(path))}", file=out)
         print(f"report: {results / row['sample'] / 'report.html'}", file=out)
+    _print_drift(runs, results, out)
     if failed or len(rows) > 1:
         print("\n" + text_table(rows, COLUMNS, shutil.get_terminal_size((160, 24)).columns), file=out)
     stale = stale_results()

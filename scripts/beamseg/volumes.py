@@ -130,6 +130,25 @@ def grey_level(raw: np.ndarray, lo: float, hi: float, bits: int = 16) -> np.ndar
     return level.astype(GREY_TYPES[bits])
 
 
+def grey_counts(plan: dict[str, Any], histograms: Sequence[str | Path]) -> np.ndarray:
+    """Voxels per grey level over the group, int64 (65536,); level 0 is empty.
+
+    A bin of the raw histogram goes to the level of its middle, as the voxels in it do; what lies beyond its ends is
+    clipped to levels 1 and 65535, as `normalize` does.
+    """
+    bits = plan.get("bits", 16)
+    total = np.zeros(MAX_GREY + 1, np.int64)
+    for path in histograms:
+        with np.load(path) as found:
+            edges, counts = found["edges"], found["counts"]
+            middle = (edges[1:] + edges[:-1]) / 2
+            level = grey_level(middle, float(plan["range"][0]), float(plan["range"][1]), bits)
+            np.add.at(total, level if bits == 16 else WIDE[level], counts)
+            total[1] += int(found["underflow"])
+            total[MAX_GREY] += int(found["overflow"])
+    return total
+
+
 @lru_cache(maxsize=8)
 def _grey_table(dtype: np.dtype, lo: float, hi: float, bits: int) -> np.ndarray:
     """Grey level of every value of an 8- or 16-bit integer type, by its bits read as unsigned."""

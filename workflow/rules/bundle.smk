@@ -1,4 +1,4 @@
-"""bundle: what is needed to segment another scan with a group's model."""
+"""bundle: what is needed to segment another scan with a group's model, see `apply`."""
 
 
 rule bundle:
@@ -16,6 +16,12 @@ rule bundle:
             else upstream(wildcards, "self_correct")
         ),
         verdict=verdict_of,
+        curves=beside("train", "train.csv"),
+        scm=lambda wildcards: (
+            upstream(wildcards, "train_scm")
+            if "scm" in setting("refine")(wildcards)
+            else []
+        ),
     output:
         "results/groups/{group}/bundle/bundle.json",
     log:
@@ -30,7 +36,15 @@ rule bundle:
     params:
         settings=lambda wildcards: {
             stage: settings_of(stage)(wildcards)
-            for stage in ("plan", "pseudo_label", "train", "self_correct", "bundle")
+            for stage in (
+                "plan",
+                "pseudo_label",
+                "train",
+                "self_correct",
+                "refine_mpp",
+                "train_scm",
+                "bundle",
+            )
         }
         | {"corrections": graph.corrections(run_of(wildcards))},
         code=code("bundle"),

@@ -17,7 +17,9 @@ from beamseg.errors import InputError
 from beamseg.footprint import peak_mb
 from beamseg.provenance import read_json
 from beamseg.slabs import stored_bytes
+from beamseg.record import described_scans, effective
 from beamseg.summary import conclude_runs, recorded_code
+from beamseg.summary import stages_of as run_stages
 
 try:
     RUNS, COMMON = load_runs(".", workflow.basedir, config)
@@ -56,6 +58,15 @@ RESULTS = {
     "evaluate": "results/{who}/metrics.json",
 }
 
+# Where `apply` puts what a bundle holds in place of a group's stages.
+IMPORTED = {
+    "apply": "results/groups/{who}/apply/bundle.json",
+    "plan": "results/groups/{who}/apply/plan.json",
+    "pseudo_label": "results/groups/{who}/apply/classes.json",
+    "train": "results/groups/{who}/apply/model.safetensors",
+    "train_scm": "results/groups/{who}/apply/scm.safetensors",
+}
+
 
 def run_of(wildcards):
     """The run that a job is for; of a group, its first."""
@@ -72,12 +83,13 @@ def upstream(wildcards, stage):
     paths = []
     for name in names:
         who = RUNS.owner(stage, name)
-        pattern = RESULTS[stage]
+        imported = stage == "apply" or graph.is_imported(stage, run)
+        pattern = IMPORTED[stage] if imported else RESULTS[stage]
         if "{part}" in pattern:
             paths += [pattern.format(who=who, part=part) for part in parts(name)]
         else:
             paths.append(pattern.format(who=who))
-    return paths if reference or "{part}" in RESULTS[stage] else paths[0]
+    return paths if reference or "{part}" in pattern else paths[0]
 
 
 def needs(*stages):
@@ -171,6 +183,54 @@ def existing(path):
 
 def is_phantom(wildcards):
     return run_of(wildcards).get("path") == graph.PHANTOM
+
+
+def bundle_of(wildcards):
+    """Index of the bundle that a run applies; its digests stand for the bundle's other files."""
+    return str(run_of(wildcards).file("bundle") / "bundle.json")
+
+
+def compared(wildcards):
+    """What `compare` found of a scan that a bundle is applied to; none for a run that trains."""
+    applies = run_of(wildcards).get("bundle")
+    return [f"results/{wildcards.sample}/compare.json"] if applies else []
+
+
+def weights_by_stage(wildcards):
+    """Weights that a run's labels come from, by stage."""
+    run = run_of(wildcards)
+    stages = {"stage2": "train"}
+    if run.get("stage3") != "none":
+        stages["stage3"] = "self_correct"
+    if "scm" in run.get("refine"):
+        stages["scm"] = "train_scm"
+    return {name: upstream(wildcards, stage) for name, stage in stages.items()}
+
+
+def scans_of(wildcards):
+    """Names of the reference scans of a run's group, and the run's own."""
+    run = run_of(wildcards)
+    return list(dict.fromkeys([*RUNS.references(run.group), run.name]))
+
+
+def histograms_of(wildcards):
+    return [
+        RESULTS["histogram"].format(who=RUNS.owner("histogram", name))
+        for name in scans_of(wildcards)
+    ]
+
+
+def codes(wildcards):
+    """Digest of the code of every stage of a run; with `code: frozen`, of the code that made what is there."""
+    run = run_of(wildcards)
+    found = {}
+    for stage in run_stages(run):
+        script = stage.partition("_stage")[0]
+        owned = stage in RESULTS or stage == "apply"
+        who = RUNS.owner(stage, run.name) if owned else run.name
+        frozen = COMMON["code"] == "frozen" and recorded_code(stage, who)
+        found[stage] = frozen or code_digest(script)
+    return found
 
 
 def user_scan(wildcards):
@@ -311,10 +371,12 @@ def final_outputs():
         outputs += [
             f"results/{run.name}/report.html",
             f"results/{run.name}/labels.json",
+            f"results/{run.name}/provenance.json",
         ]
-        who = RUNS.owner("bundle", run.name)
-        outputs.append(RESULTS["bundle"].format(who=who))
-        outputs.append(f"results/groups/{who}/methods.md")
+        if not run.get("bundle") or run.get("apply.adapt"):
+            who = RUNS.owner("bundle", run.name)
+            outputs.append(RESULTS["bundle"].format(who=who))
+            outputs.append(f"results/groups/{who}/methods.md")
         if run.get("quantities.measure"):
             outputs.append(f"results/{run.name}/quantities.json")
         if run.get("keep") == "minimal":

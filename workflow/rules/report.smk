@@ -24,6 +24,7 @@ rule report:
         metrics="results/{sample}/metrics.json",
         truth="results/{sample}/truth_slices.npz",
         weights=explained_weights,
+        compared=compared,
     output:
         html=report(
             "results/{sample}/report.html",

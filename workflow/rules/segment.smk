@@ -8,6 +8,7 @@ rule segment:
         plan=needs("plan"),
         grey=ancient(needs("normalize")),
         weights=weights_of,
+        compared=ancient(compared),
     output:
         "results/{sample}/segment/{model}/{part}.json",
     log:

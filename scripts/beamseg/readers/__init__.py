@@ -30,7 +30,7 @@ __all__ = ["FORMATS", "Labels", "Source", "how_to_read", "known_size", "open_lab
 
 def how_to_read(dataset: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of `open_source` from a data set's name and a section of the configuration."""
-    keys = ("axes", "flip", "level", "allow_gaps")
+    keys = ("axes", "flip", "level", "allow_gaps", "external_links")
     return {"dataset": dataset or None} | {key: settings[key] for key in keys if key in settings}
 
 
@@ -42,6 +42,7 @@ def open_source(
     flip: Sequence[str] | None = None,
     level: int = 0,
     allow_gaps: bool = False,
+    external_links: bool = False,
     colours: bool = False,
 ) -> Source:
     """Open a scan, or a label file.
@@ -60,6 +61,8 @@ def open_source(
         Of a multiscale OME-Zarr, 0 is the finest.
     allow_gaps : bool
         Whether numbers may be missing between the slices of a folder.
+    external_links : bool
+        Whether an HDF5 file may take voxels from files outside its own folder.
     colours : bool
         Whether colour images are let through, as masks of labels may be.
 
@@ -69,7 +72,7 @@ def open_source(
         For whatever is missing, unreadable, truncated, ambiguous or not a grey-valued 3-D volume.
     """
     path = Path(path)
-    options = ReadOptions(dataset, axes, None if flip is None else tuple(flip), level, allow_gaps)
+    options = ReadOptions(dataset, axes, None if flip is None else tuple(flip), level, allow_gaps, external_links)
     try:
         source = _stored(path, options)
     except OSError as error:

@@ -14,6 +14,8 @@ from .raw import check_type
 from .source import AGAIN, ReadOptions, Source, native
 
 LOCKS = "unset HDF5_USE_FILE_LOCKING, or set it to FALSE: no lock is needed"
+DEEPEST = 8
+"""Files that a virtual data set may lead through, one to the next."""
 
 
 def matches(path: Path) -> bool:
@@ -40,18 +42,20 @@ def open_source(path: Path, options: ReadOptions) -> Source:
             cause = f"a truncated file of {path.stat().st_size} bytes"
         raise InputError(path, cause, "a whole HDF5 file", AGAIN) from error
     try:
-        return _open(path, file, options.dataset)
+        return _open(path, file, options)
     except InputError:
         file.close()
         raise
 
 
-def _open(path: Path, file: h5py.File, dataset: str | None) -> Source:
-    data = _named(path, file, dataset or find(path, file))
+def _open(path: Path, file: h5py.File, options: ReadOptions) -> Source:
+    data = _named(path, file, options.dataset or find(path, file))
     refuse_projections(path, file, data)
     check_type(path, data.dtype)
     warnings: list[str] = []
     files = [path, *_parts(path, data, warnings)]
+    if not options.external_links:
+        _refuse_outside(path, data, files)
     _check_filters(path, data)
     if not data.is_virtual and data.external is None:
         _check_stored(path, data, warnings)
@@ -102,9 +106,12 @@ def _check_filters(path: Path, data: h5py.Dataset) -> None:
             )
 
 
-def _parts(path: Path, data: h5py.Dataset, warnings: list[str]) -> list[Path]:
+def _parts(path: Path, data: h5py.Dataset, warnings: list[str], depth: int = 0) -> list[Path]:
     """Other files that hold the voxels; raises InputError where one is missing, which HDF5 reads as zeros."""
     own = Path(data.file.filename)
+    if depth > DEEPEST:
+        found = f"{data.name} leads through more than {DEEPEST} files"
+        raise InputError(path, found, "voxels", "merge the parts where it was made")
     parts = [own] if own.resolve() != path.resolve() else []
     if not data.is_virtual:
         return parts + [_part(path, data, own.parent, entry[0]) for entry in data.external or ()]
@@ -112,7 +119,7 @@ def _parts(path: Path, data: h5py.Dataset, warnings: list[str]) -> list[Path]:
     for source in data.virtual_sources():
         mapped += source.vspace.get_select_npoints()
         if source.file_name == ".":
-            _check_part(path, data, data.file, own.name, source.dset_name, warnings)
+            parts += _check_part(path, data, data.file, own.name, source.dset_name, warnings, depth)
             continue
         part = _part(path, data, own.parent, source.file_name)
         if part in parts:
@@ -120,7 +127,7 @@ def _parts(path: Path, data: h5py.Dataset, warnings: list[str]) -> list[Path]:
         parts.append(part)
         try:
             with h5py.File(part, "r") as file:
-                _check_part(path, data, file, part.name, source.dset_name, warnings)
+                parts += _check_part(path, data, file, part.name, source.dset_name, warnings, depth)
         except OSError as error:
             if isinstance(error, PermissionError):
                 raise
@@ -133,6 +140,19 @@ def _parts(path: Path, data: h5py.Dataset, warnings: list[str]) -> list[Path]:
     return parts
 
 
+def _refuse_outside(path: Path, data: h5py.Dataset, files: list[Path]) -> None:
+    """Raise InputError for voxels from outside the file's own folder: a file from elsewhere could name any other."""
+    homes = {path.absolute().parent.resolve(), path.resolve().parent}
+    for part in files:
+        if not any(part.resolve().is_relative_to(home) for home in homes):
+            raise InputError(
+                path,
+                f"{data.name} takes voxels from {part}, outside the folder of {path.name}",
+                "voxels in the file, or in files beside and below it",
+                "put that file beside it, or set `ingest.external_links: true` if you trust where the scan comes from",
+            )
+
+
 def _part(path: Path, data: h5py.Dataset, folder: Path, name: str) -> Path:
     """Where a part lies: HDF5 looks for its name beside the file, where an absolute path is gone."""
     for candidate in (folder / name, folder / Path(name).name):
@@ -143,7 +163,16 @@ def _part(path: Path, data: h5py.Dataset, folder: Path, name: str) -> Path:
     )
 
 
-def _check_part(path: Path, data: h5py.Dataset, file: h5py.File, name: str, inside: str, warnings: list[str]) -> None:
+def _check_part(
+    path: Path,
+    data: h5py.Dataset,
+    file: h5py.File,
+    name: str,
+    inside: str,
+    warnings: list[str],
+    depth: int,
+) -> list[Path]:
+    """Refuse a part that cannot be read; further files that it leads to."""
     part = file.get(inside)
     if not isinstance(part, h5py.Dataset):
         raise InputError(
@@ -152,6 +181,8 @@ def _check_part(path: Path, data: h5py.Dataset, file: h5py.File, name: str, insi
     _check_filters(path, part)
     if not part.is_virtual and part.external is None:
         _check_stored(path, part, warnings, f" of {name}")
+    leads_on = part.is_virtual or part.external is not None or part.file.filename != file.filename
+    return _parts(path, part, warnings, depth + 1) if leads_on else []
 
 
 def _check_stored(path: Path, data: h5py.Dataset, warnings: list[str], where: str = "") -> None:

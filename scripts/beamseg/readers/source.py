@@ -49,6 +49,7 @@ class ReadOptions:
     flip: tuple[str, ...] | None = None
     level: int = 0
     allow_gaps: bool = False
+    external_links: bool = False
 
 
 @dataclass

@@ -1,0 +1,22 @@
+"""Rule record: everything that a result was made from."""
+
+from beamseg.inputs import many
+from beamseg.job import job
+from beamseg.record import record
+
+if __name__ == "__main__":
+    with job(snakemake):
+        files, params = snakemake.input, snakemake.params
+        record(
+            snakemake.output[0],
+            name=snakemake.wildcards.sample,
+            group=params.group,
+            settings=params.settings,
+            scans=params.scans,
+            histograms=dict(zip(params.names, many(files.histograms), strict=True)),
+            weights=dict(zip(params.stages, many(files.weights), strict=True)),
+            manifests=[*many(files.stage2), *many(files.stage3)],
+            labels=files.labels,
+            code=params.codes,
+            bundle=next(iter(many(files.bundle)), None),
+        )

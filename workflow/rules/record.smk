@@ -1,0 +1,41 @@
+"""record: everything that a result was made from."""
+
+
+rule record:
+    """Effective settings, code, packages, device, seed, digests of input and weights; enough to repeat the run."""
+    input:
+        scan=needs("ingest"),
+        histograms=histograms_of,
+        weights=lambda wildcards: list(weights_by_stage(wildcards).values()),
+        stage2=label_manifests("stage2"),
+        stage3=label_manifests("stage3"),
+        labels="results/{sample}/labels.json",
+        bundle=lambda wildcards: (
+            upstream(wildcards, "apply") if setting("bundle")(wildcards) else []
+        ),
+    output:
+        "results/{sample}/provenance.json",
+    log:
+        "logs/{sample}/record.log",
+    benchmark:
+        "benchmarks/results/{sample}/record.tsv"
+    priority: 50
+    conda:
+        "../../envs/beamseg.yaml"
+    resources:
+        mem_mb=mem_mb,
+        runtime=20,
+    params:
+        group=lambda wildcards: run_of(wildcards).group,
+        settings=lambda wildcards: effective(run_of(wildcards)),
+        scans=lambda wildcards: described_scans(
+            RUNS.runs,
+            wildcards.sample,
+            RUNS.references(run_of(wildcards).group),
+        ),
+        names=scans_of,
+        stages=lambda wildcards: list(weights_by_stage(wildcards)),
+        codes=codes,
+        code=code("record"),
+    script:
+        "../../scripts/record.py"
