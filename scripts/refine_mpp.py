@@ -1,6 +1,6 @@
 """Rule refine_mpp: morphological post-processing by continuity along z."""
 
-from beamseg.inputs import chosen_labels
+from beamseg.inputs import chosen_labels, many, user_labels
 from beamseg.job import job
 from beamseg.provenance import identity, read_json
 from beamseg.refine_mpp import refine_mpp
@@ -12,13 +12,16 @@ if __name__ == "__main__":
         settings = snakemake.params.settings
         labels = chosen_labels(files)
         scan = read_json(files.scan)
+        n_classes = read_json(files.classes)["n_clusters"]
+        inputs = {"labels": labels, "user": many(files.labels)}
         refine_mpp(
             snakemake.output[0],
             SlabVolume(labels, "labels"),
-            read_json(files.classes)["n_clusters"],
-            settings,
+            n_classes,
+            settings["refine_mpp"],
             slab_depth=scan["slab_depth"],
             part=snakemake.wildcards.part,
-            identity=identity("refine_mpp", [settings, snakemake.params.code], {"labels": labels}),
+            identity=identity("refine_mpp", [settings, snakemake.params.code], inputs),
             voxel_size_um=scan["voxel_size_um"],
+            user=user_labels(settings, snakemake.params.labels, tuple(scan["shape"]), n_classes),
         )

@@ -19,7 +19,7 @@ if __name__ == "__main__":
             classes=files.classes,
             histogram=files.histogram,
             curves=curves,
-            stages=stage_volumes(files),
+            stages=stage_volumes(files, params.label_source),
             grey=open_normalized(files.scan, files.plan, many(files.grey)),
             truth_slices=files.truth,
             confidence=SlabVolume(chosen_labels(files), "confidence"),

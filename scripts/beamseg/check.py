@@ -119,8 +119,8 @@ def inspect(run: Run) -> dict[str, Any]:
     refuse_thin(run.file("path") or "", source.shape, run.get("model.n_slices"))
     warnings = [*source.warnings, *doubts]
     truth = user_truth(run.get("evaluate"), str(run.file("truth") or ""), source.shape)
-    n_classes = run.get("pseudo_label.n_clusters") if run.get("label_source") == "slices" else None
-    labels = user_labels(run.get("labels"), str(run.file("labels.path") or ""), source.shape, n_classes)
+    n_classes = run.get("pseudo_label.n_clusters") if run.get("label_source") != "clusters" else None
+    labels = user_labels(run.settings, str(run.file("labels.path") or ""), source.shape, n_classes)
     for what, given in (("truth", truth), ("labels", labels)):
         warnings += [f"{what}: {warning}" for warning in (given.warnings if given else [])]
     return {

@@ -42,10 +42,15 @@ def pseudo_labels(grey: Volume, table: str, manifests: list[str]) -> Volume:
     return SlabVolume(manifests, "labels") if manifests else TableVolume(grey, np.load(table))
 
 
-def stage_volumes(files: Any) -> dict[str, Volume]:
-    """Labels of every stage of a run, in order: pseudo_labels, stage2, stage3, mpp, scm, as far as it has them."""
-    grey = open_normalized(files.scan, files.plan, many(files.grey))
-    stages = {"pseudo_labels": pseudo_labels(grey, files.table, many(files.assigned))}
+def stage_volumes(files: Any, label_source: str = "clusters") -> dict[str, Volume]:
+    """Labels of every stage of a run, in order: pseudo_labels, stage2, stage3, mpp, scm, as far as it has them.
+
+    Where the network was trained on the user's labels, its classes are the user's and the clusters are no stage.
+    """
+    stages: dict[str, Volume] = {}
+    if label_source == "clusters":
+        grey = open_normalized(files.scan, files.plan, many(files.grey))
+        stages["pseudo_labels"] = pseudo_labels(grey, files.table, many(files.assigned))
     for name in ("stage2", "stage3", "mpp", "scm"):
         if manifests := many(files.get(name)):
             stages[name] = SlabVolume(manifests, "labels")
@@ -68,10 +73,13 @@ def reference_pseudo_labels(files: Any, volumes: list[Volume]) -> list[Volume]:
 def user_labels(
     settings: dict[str, Any], path: str, shape: tuple[int, int, int], n_classes: int | None = None
 ) -> SliceLabels | None:
-    """The user's labels of a scan, 255 where there is none; None where the user gave no file."""
+    """The user's labels of a scan, 255 where there is none; None where the user gave no file.
+
+    `settings` holds the section `labels`, `label_source` and `seed`.
+    """
     if not path:
         return None
-    return open_user_labels(settings, path, shape, n_classes=n_classes)
+    return open_user_labels(settings["labels"], path, shape, n_classes=n_classes)
 
 
 def user_truth(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> SliceLabels | None:

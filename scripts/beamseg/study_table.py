@@ -19,7 +19,7 @@ from .slabs import UNLABELLED, SlabVolume
 from .studies import Study, sample_name
 from .summary import records, run_state
 
-WORDS = {"mean_iou": "mean IoU", "mean_dice": "mean Dice", "iou": "IoU"}
+WORDS = {"mean_iou": "mean IoU", "mean_dice": "mean Dice", "iou": "IoU", "dice": "Dice"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def gather(study: Study, folder: Path, basedir: Path) -> list[Row]:
                 elif kind == "confidence":
                     value = 100 * mean_confidence(results / runs.owner(f"segment_{rest}", name) / "segment" / rest)
                 else:
-                    value = value_at(metrics, what)
+                    where = f"stages.{metrics['product']['stage']}.{rest}" if kind == "product" else what
+                    value = value_at(metrics, where)
                     value = None if value is None else 100 * value
                 if value is not None:
                     values[what].append(value)
@@ -110,9 +111,15 @@ def _warnings(metrics: dict[str, Any], seed: int) -> list[str]:
     return notes
 
 
+def _parts(what: str) -> list[str]:
+    """Dotted parts of what is shown; of `product.…` as of a stage of that name."""
+    parts = what.split(".")
+    return ["stages", *parts] if parts[0] == "product" else parts
+
+
 def quantity(what: str) -> str:
     """What is measured, without the stage: `stages.stage3.classes.crack.iou` -> `IoU of crack`."""
-    kind, stage, *rest = what.split(".")
+    kind, stage, *rest = _parts(what)
     if kind == "seconds":
         return f"{stage}, s"
     if kind == "confidence":
@@ -127,7 +134,7 @@ def quantity(what: str) -> str:
 
 def heading(what: str) -> str:
     """`stages.stage2.mean_iou` -> `stage 2 mean IoU`; `seconds.pseudo_label` -> `pseudo_label, s`."""
-    kind, stage, *_ = what.split(".")
+    kind, stage, *_ = _parts(what)
     return quantity(what) if kind == "seconds" else f"{STAGES.get(stage, stage)} {quantity(what)}"
 
 
