@@ -1,9 +1,9 @@
-"""Four labelled slices of a serial-section EM stack: what each step of the EM poster adds, and stage 3 (docs/slices.md).
+"""Four labelled slices of a serial-section EM stack: what each step of the EM poster adds, and stage 3.
 
     python benchmarks/em.py FOLDER [--scale smoke|cpu|full] [--directory DIR] [--cores N] [--dry-run]
 
-FOLDER holds `raw` and `mitochondria`, 20 PNG slices each, of the groundtruth-drosophila-vnc data (figshare 856713). A study
-is written to DIR and run there; Dice and IoU are of the 16 slices that are not labelled.
+FOLDER holds `raw` and `mitochondria`, 20 slices each, of groundtruth-drosophila-vnc (figshare 856713). A study is written
+to DIR and run there; Dice and IoU are of the 16 slices that are not labelled.
 """
 
 from __future__ import annotations
@@ -29,19 +29,23 @@ def study_of(folder: Path) -> dict[str, Any]:
     """The study: cells of the poster's ablation and stage 3, for slices of 45 nm. Every value above 0 is the class."""
     masks = open_labels(folder / "mitochondria", None)
     values = {int(v) for z in range(masks.shape[0]) for v in np.unique(masks.read(z, z + 1))}
-    classes = {value: int(value > 0) for value in sorted(values | {0})}
+    classes = {str(value): int(value > 0) for value in sorted(values | {0})}
     metrics = [f"product.classes.mitochondrion.{name}" for name in ("dice", "iou")]
     return {
         "title": "Mitochondria of a serial-section stack from four labelled slices",
-        "about": "Slices 2, 7, 12 and 17 of 20 are labelled; they are 45 nm apart, so SCM sees 5 masks, MPP ±1 and no sweeps.",
+        "about": "Slices 2, 7, 12 and 17 of 20, 45 nm apart, are labelled. SCM sees 5 masks, MPP ±1, without sweeps.",
         "base": {
             "preset": "slices",
             "path": str(folder / "raw"),
             "voxel_size_um": VOXEL_UM,
             "truth": str(folder / "mitochondria"),
-            "labels": {"path": str(folder / "mitochondria"), "every": 5, "map": {str(v): k for v, k in classes.items()}},
+            "labels": {
+                "path": str(folder / "mitochondria"),
+                "every": 5,
+                "map": classes,
+            },
             "evaluate": {
-                "truth_map": {str(v): k for v, k in classes.items()},
+                "truth_map": classes,
                 "truth_names": {"0": "background", "1": "mitochondrion"},
             },
             "refine_mpp": {"support": 1, "anchor_reach": 0},
@@ -76,7 +80,7 @@ def study_of(folder: Path) -> dict[str, Any]:
             "columns": metrics,
             "rows": {"unet": [90.5, 82.6], "affine": [92.5, 86.9], "mpp": [93.6, 88.0], "scm": [94.2, 89.0]},
         },
-        "paper_note": "The poster's ablation, on the isotropic EPFL stack with 32 of 165 slices: levels are not to be compared.",
+        "paper_note": "The poster's ablation, of the isotropic EPFL stack, 32 of 165 slices; levels are not to be compared.",
     }
 
 

@@ -15,9 +15,9 @@ from scipy import ndimage
 
 from beamseg import refine_scm as refine_module
 from beamseg import scm
-from beamseg.crops import labelled_slices
 from beamseg.changes import summarize
 from beamseg.continuity import continue_along_z
+from beamseg.crops import labelled_slices
 from beamseg.errors import InputError
 from beamseg.refine_scm import predict_block, refine_scm, tile_starts
 from beamseg.slabs import SlabVolume

@@ -87,7 +87,7 @@ class SliceLabels:
         return block
 
     def keep_every(self, every: int) -> None:
-        """Hide all labelled slices but each `every`-th, the first being number every // 2, so that none is far from one.
+        """Hide all labelled slices but each `every`-th, from number every // 2 on, so that none is far from one.
 
         What is hidden is 255 for every reader, so it is neither trained on nor left out of the metrics.
         """
@@ -337,8 +337,8 @@ def _not_found(path: Path, unlabelled: int, counts: dict[int, int], refuse: bool
 def _perhaps_unpainted(depth: int, alone: dict[int, int], table: dict[int, int]) -> list[str]:
     """A warning where more than half of many slices hold one class alone: was it what is left when nobody paints?"""
     return [
-        f"{count} of {depth} slices hold the value {value} alone, which is class {table[value]} there; if {value} marks "
-        f"what is not painted, set `labels.unlabelled: {value}`"
+        f"{count} of {depth} slices hold the value {value} alone, which is class {table[value]} there; "
+        f"if {value} marks what is not painted, set `labels.unlabelled: {value}`"
         for value, count in alone.items()
         if 2 * count > depth > 2 and table[value] != UNLABELLED
     ]

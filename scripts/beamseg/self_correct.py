@@ -142,8 +142,8 @@ def self_correct(
     The teacher sees a weak view, the student the same crop in the same geometry after strong photometry. What the
     student learns is the teacher's prediction, drawn towards stage 2's by `anchor` (see `anchored`). There is no loss
     on the pseudo-labels of stage 1 (the paper's first change); with the user's labels there is one, as in the Unbiased
-    Teacher of Liu et al., where labelled images are in every batch. Unsure pixels are masked (equation 8) and the loss is
-    divided by the number of those left (equation 9).
+    Teacher of Liu et al., where labelled images are in every batch. Unsure pixels are masked (equation 8) and the loss
+    is divided by the number of those left (equation 9).
     """
     loss_of = loss_named(settings, "self_correct")
     compute = choose(device)

@@ -129,7 +129,7 @@ def _check(settings: dict[str, Any]) -> None:
             f"phantom.{specimen.section}",
             ", ".join(f"{name} {value}" for name, value in phases.items()) + ("" if specimen.measure else " 1/mm"),
             f"0 < {' < '.join(phases)}, the order of the class names",
-            f"mend the {specimen.section.rpartition('.')[2]}",
+            "mend the grey levels" if specimen.measure else "mend the attenuations",
         )
     if specimen.measure:
         return

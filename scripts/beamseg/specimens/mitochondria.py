@@ -1,4 +1,4 @@
-"""Mitochondria in textured cytoplasm, imaged by an electron microscope block face after block face; isotropic voxels."""
+"""Mitochondria in textured cytoplasm as an electron microscope images them, block face after block face."""
 
 from __future__ import annotations
 
