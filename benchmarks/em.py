@@ -2,8 +2,8 @@
 
     python benchmarks/em.py FOLDER [--scale smoke|cpu|full] [--directory DIR] [--cores N] [--dry-run]
 
-FOLDER holds `raw` and `mitochondria`, 20 slices each, of groundtruth-drosophila-vnc (figshare 856713). A study is written
-to DIR and run there; Dice and IoU are of the 16 slices that are not labelled.
+FOLDER holds `raw` and `mitochondria`, 20 slices each, of groundtruth-drosophila-vnc (figshare 856713). A study is
+written to DIR and run there; Dice and IoU are of the 16 slices that are not labelled.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def study_of(folder: Path) -> dict[str, Any]:
             "columns": metrics,
             "rows": {"unet": [90.5, 82.6], "affine": [92.5, 86.9], "mpp": [93.6, 88.0], "scm": [94.2, 89.0]},
         },
-        "paper_note": "The poster's ablation, of the isotropic EPFL stack, 32 of 165 slices; levels are not to be compared.",
+        "paper_note": "The poster's ablation, of the isotropic EPFL stack; levels are not to be compared.",
     }
 
 

@@ -1,4 +1,4 @@
-"""Rule self_correct: stage 3, a teacher and a student, without pseudo-labels; with the user's labels where there are."""
+"""Rule self_correct: stage 3, a teacher and a student, without pseudo-labels, with the user's labels if any."""
 
 from beamseg.distributed import run_on
 from beamseg.inputs import many, reference_volumes
