@@ -216,9 +216,7 @@ def user_labels(wildcards):
 def anchor_labels(wildcards):
     """Labelled slices that MPP starts from; none where the network was not trained on labelled slices."""
     return (
-        user_labels(wildcards)
-        if setting("label_source")(wildcards) == "slices"
-        else []
+        user_labels(wildcards) if setting("label_source")(wildcards) == "slices" else []
     )
 
 
