@@ -9,7 +9,7 @@ from beamseg.slabs import SlabVolume
 if __name__ == "__main__":
     with job(snakemake):
         files = snakemake.input
-        settings = snakemake.params.settings
+        settings, anchors = snakemake.params.settings, snakemake.params.anchors
         labels = chosen_labels(files)
         scan = read_json(files.scan)
         n_classes = read_json(files.classes)["n_clusters"]
@@ -18,10 +18,10 @@ if __name__ == "__main__":
             snakemake.output[0],
             SlabVolume(labels, "labels"),
             n_classes,
-            settings["refine_mpp"],
+            settings,
             slab_depth=scan["slab_depth"],
             part=snakemake.wildcards.part,
-            identity=identity("refine_mpp", [settings, snakemake.params.code], inputs),
+            identity=identity("refine_mpp", [settings, anchors, snakemake.params.code], inputs),
             voxel_size_um=scan["voxel_size_um"],
-            user=user_labels(settings, snakemake.params.labels, tuple(scan["shape"]), n_classes),
+            user=anchors and user_labels(anchors, anchors["file"], tuple(scan["shape"]), n_classes),
         )

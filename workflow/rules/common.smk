@@ -220,6 +220,16 @@ def anchor_labels(wildcards):
     )
 
 
+def anchors(wildcards):
+    """How MPP opens the labelled slices that it starts from; None without any."""
+    files = anchor_labels(wildcards)
+    if not files:
+        return None
+    run = run_of(wildcards)
+    keys = ("label_source", "labels", "seed")
+    return {"file": files[0]} | {key: run.get(key) for key in keys}
+
+
 def group_labels(wildcards):
     """Training labels of the reference scans, one per scan, empty where a scan has none."""
     names = RUNS.references(run_of(wildcards).group)

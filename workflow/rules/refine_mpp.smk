@@ -23,8 +23,8 @@ rule refine_mpp:
         mem_mb=mem_mb,
         runtime=minutes(60, voxels_per_s=1e6),
     params:
-        settings=settings_of("refine_mpp"),
-        labels=lambda wildcards: next(iter(anchor_labels(wildcards)), ""),
+        settings=setting("refine_mpp"),
+        anchors=anchors,
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("refine_mpp"),
     script:
