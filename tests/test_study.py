@@ -108,7 +108,7 @@ def done(folder: Path, run: str, accuracy: float, iou: float | None, **more: Any
     results = folder / "results" / run
     results.mkdir(parents=True)
     stages = {"stage3": {"accuracy": accuracy, "mean_iou": iou}}
-    write_json(results / "metrics.json", {"stages": stages, "lost_classes": {}, "verdict": None, **more})
+    write_json(results / "metrics.json", {"stages": stages, "lost_classes": {}, "verdict": None} | more)
     write_json(results / "labels.json", {})
     (results / "report.html").write_text("")
     log = f"logs/groups/{run}/pseudo_label.log"
@@ -326,6 +326,9 @@ def test_the_product_is_the_stage_that_a_run_hands_on(tmp_path: Path) -> None:
     write_workdir(made, folder)
     done(folder, "0.9-seed0", 0.5, 0.4, product={"stage": "stage3"})
     assert gather(made, folder, BASEDIR)[0].values == {"product.mean_iou": pytest.approx([40])}
+    refused = {"stage3": {"mean_iou": 0.4}, "mpp": {"mean_iou": 0.1}}
+    done(folder, "0.99-seed0", 0.5, 0.4, product={"stage": "stage3"}, stages=refused)
+    assert gather(made, folder, BASEDIR)[1].state == "1 of 1 seeds; seed 0: MPP was refused, the product is stage 3"
 
 
 def test_labels_of_a_study_are_found_beside_it(tmp_path: Path) -> None:

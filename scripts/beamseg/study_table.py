@@ -104,6 +104,10 @@ def _warnings(metrics: dict[str, Any], seed: int) -> list[str]:
     notes = []
     if (metrics.get("verdict") or {}).get("use") == "stage2":
         notes.append(f"seed {seed}: the watch refused stage 3")
+    product = metrics.get("product", {}).get("stage")
+    last = next((name for name in ("scm", "mpp") if name in metrics["stages"]), product)
+    if last != product:
+        notes.append(f"seed {seed}: {STAGES[last]} was refused, the product is {STAGES[product]}")
     stage = "stage3" if "stage3" in metrics["stages"] else "stage2"
     if lost := metrics["lost_classes"].get(stage):
         which = ", ".join(lost) if len(lost) < 3 else f"{len(lost)} classes"
