@@ -12,8 +12,9 @@ if __name__ == "__main__":
     with job(snakemake):
         files, params = snakemake.input, snakemake.params
         settings = params.settings
-        stages = stage_volumes(files, open_normalized(files.scan, files.plan, many(files.grey)))
-        shape = stages["pseudo_labels"].shape
+        grey = open_normalized(files.scan, files.plan, many(files.grey))
+        stages = stage_volumes(files, grey, settings["label_source"])
+        shape = stages["stage2"].shape
         evaluate(
             stages,
             n_clusters=read_json(files.classes)["n_clusters"],
@@ -23,9 +24,10 @@ if __name__ == "__main__":
             out_truth=snakemake.output.truth,
             classes=settings["classes"],
             truth=user_truth(settings["evaluate"], params.truth, shape),
-            training_labels=user_labels(settings["labels"], params.labels, shape),
+            training_labels=user_labels(settings, params.labels, shape),
             confidence=SlabVolume(chosen_labels(files), "confidence"),
             verdict=verdict_of(files.verdict),
             refinement={name: summarize(many(files.get(name))) for name in ("mpp", "scm") if name in stages},
             mem_budget_mb=params.mem_budget_mb,
+            by_number=settings["label_source"] != "clusters",
         )

@@ -1,6 +1,6 @@
 """Rule quantities: volumes, surfaces, components, connectivity and thickness of the classes."""
 
-from beamseg.inputs import stage_volumes
+from beamseg.inputs import grey_levels, stage_volumes
 from beamseg.job import job
 from beamseg.palette import class_table
 from beamseg.provenance import read_json
@@ -11,7 +11,7 @@ if __name__ == "__main__":
         files, outputs = snakemake.input, snakemake.output
         product, scan = read_json(files.metrics)["product"], read_json(files.scan)
         quantities(
-            stage_volumes(files)[product["stage"]],
+            stage_volumes(files, grey_levels(files))[product["stage"]],
             table=class_table(read_json(files.classes)["n_clusters"], snakemake.params.classes),
             stage=product,
             fov=scan["fov"],

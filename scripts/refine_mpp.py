@@ -1,6 +1,6 @@
 """Rule refine_mpp: morphological post-processing by continuity along z."""
 
-from beamseg.inputs import chosen_labels
+from beamseg.inputs import chosen_labels, many, user_labels
 from beamseg.job import job
 from beamseg.provenance import identity, read_json
 from beamseg.refine_mpp import refine_mpp
@@ -9,16 +9,19 @@ from beamseg.slabs import SlabVolume
 if __name__ == "__main__":
     with job(snakemake):
         files = snakemake.input
-        settings = snakemake.params.settings
+        settings, anchors = snakemake.params.settings, snakemake.params.anchors
         labels = chosen_labels(files)
         scan = read_json(files.scan)
+        n_classes = read_json(files.classes)["n_clusters"]
+        inputs = {"labels": labels, "user": many(files.labels)}
         refine_mpp(
             snakemake.output[0],
             SlabVolume(labels, "labels"),
-            read_json(files.classes)["n_clusters"],
+            n_classes,
             settings,
             slab_depth=scan["slab_depth"],
             part=snakemake.wildcards.part,
-            identity=identity("refine_mpp", [settings, snakemake.params.code], {"labels": labels}),
+            identity=identity("refine_mpp", [settings, anchors, snakemake.params.code], inputs),
             voxel_size_um=scan["voxel_size_um"],
+            user=anchors and user_labels(anchors, anchors["file"], tuple(scan["shape"]), n_classes),
         )

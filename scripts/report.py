@@ -19,7 +19,7 @@ if __name__ == "__main__":
             classes=files.classes,
             histogram=files.histogram,
             curves=curves,
-            stages=stage_volumes(files, grey),
+            stages=stage_volumes(files, grey, params.label_source),
             grey=grey,
             truth_slices=files.truth,
             confidence=SlabVolume(chosen_labels(files), "confidence"),

@@ -1,25 +1,36 @@
-"""Rule self_correct: stage 3, a teacher and a student without the pseudo-labels."""
+"""Rule self_correct: stage 3, a teacher and a student, without pseudo-labels, with the user's labels if any."""
 
 from beamseg.distributed import run_on
 from beamseg.inputs import many, reference_volumes
 from beamseg.job import job
-from beamseg.provenance import identity
+from beamseg.labels import open_training_labels
+from beamseg.provenance import identity, read_json
 from beamseg.self_correct import self_correct
 
 if __name__ == "__main__":
     run_on(snakemake.resources.get("gpu", 0))
     with job(snakemake):
         files, params = snakemake.input, snakemake.params
-        inputs = {"scans": many(files.scans), "plan": files.plan, "weights": files.weights}
+        settings = params.settings
+        inputs = {"scans": many(files.scans), "plan": files.plan, "weights": files.weights, "user": many(files.labels)}
+        volumes = reference_volumes(files)
+        n_classes = read_json(files.classes)["n_clusters"]
+        labels = None
+        if (source := settings["label_source"]) != "clusters":
+            labels = [
+                open_training_labels(source, settings["labels"], volume, None, path or None, n_classes)
+                for volume, path in zip(volumes, params.labels, strict=True)
+            ]
         self_correct(
-            reference_volumes(files),
+            volumes,
             files.weights,
             snakemake.output.weights,
             snakemake.output.curves,
             snakemake.output.verdict,
-            settings=params.settings["self_correct"],
-            seed=params.settings["seed"],
+            settings=settings["self_correct"],
+            seed=settings["seed"],
             device=params.device,
             mem_budget_mb=params.mem_budget_mb,
             identity=identity("self_correct", params.code, inputs),
+            labels=labels,
         )

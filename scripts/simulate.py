@@ -5,4 +5,5 @@ from beamseg.simulate import simulate
 
 if __name__ == "__main__":
     with job(snakemake):
-        simulate(snakemake.output.scan, snakemake.output.truth, snakemake.params.settings, snakemake.threads)
+        out = snakemake.output
+        simulate(out.scan, out.truth, snakemake.params.settings, snakemake.threads, labels_out=out.labels)

@@ -16,7 +16,7 @@ if __name__ == "__main__":
         train_scm(
             raw,
             [SlabVolume(paths, "labels") for paths in per_scan(files.mpp)],
-            [user_labels(settings["labels"], path, v.shape) for path, v in zip(params.labels, raw, strict=True)],
+            [user_labels(settings, path, v.shape) for path, v in zip(params.labels, raw, strict=True)],
             snakemake.output.weights,
             snakemake.output.curves,
             settings["refine_scm"],

@@ -10,9 +10,12 @@ from beamseg.augment import (
     GEOMETRIES,
     apply_geometry,
     apply_photometry,
+    apply_warp,
     clahe,
     draw_geometry,
     draw_photometry,
+    draw_warp,
+    piecewise_affine,
     to_unit,
 )
 
@@ -151,3 +154,36 @@ def test_clahe_without_contrast_limit_flattens_the_histogram() -> None:
     assert flat.mean().item() == pytest.approx(0.5, abs=0.05)
     counts = torch.histc(flat, bins=4, min=0, max=1)
     assert counts.min() > 0.15 * images.numel()
+
+
+def test_displacement_is_affine_in_each_triangle() -> None:
+    """One cell over 5 × 5 pixels: corners 0 but one; the triangle that does not hold that corner stays."""
+    nodes = torch.zeros(1, 2, 2, 2)
+    nodes[0, 0, 1, 1] = 1.0
+    moved = piecewise_affine(nodes, 5, 5)
+    assert (moved[0, 1] == 0).all()
+    y, x = np.mgrid[:5, :5] / 4
+    np.testing.assert_allclose(moved[0, 0], np.where(x + y <= 1, 0, x + y - 1), atol=1e-6)
+
+
+def test_a_shift_of_all_nodes_shifts_images_and_labels_and_reflects_beyond_the_border() -> None:
+    images = torch.arange(25.0).reshape(1, 1, 5, 5).repeat(1, 2, 1, 1)
+    nodes = np.zeros((1, 2, 3, 3), np.float32)
+    nodes[:, 0] = 0.25  # one of four steps between five pixels, along y
+    wanted = images[:, :, [1, 2, 3, 4, 3]]
+    torch.testing.assert_close(apply_warp(images, nodes), wanted, atol=1e-4, rtol=0)
+    labels = images.to(torch.uint8)
+    shifted = apply_warp(labels, nodes, nearest=True)
+    assert shifted.dtype == torch.uint8
+    assert torch.equal(shifted, wanted.to(torch.uint8))
+
+
+def test_a_warp_is_a_function_of_its_key_and_makes_no_new_label() -> None:
+    settings = {"scale": 0.05, "cells": 4}
+    drawn_once = draw_warp(3, 7, 3, settings)
+    assert drawn_once.shape == (3, 2, 5, 5)
+    np.testing.assert_array_equal(draw_warp(3, 7, 2, settings), drawn_once[:2])
+    assert not np.array_equal(draw_warp(3, 8, 3, settings), drawn_once)
+    labels = torch.from_numpy(np.random.default_rng(0).choice([0, 3, 255], (3, 1, 32, 32)).astype(np.uint8))
+    assert set(apply_warp(labels, drawn_once, nearest=True).unique().tolist()) == {0, 3, 255}
+    assert not torch.equal(apply_warp(labels, drawn_once, nearest=True), labels)

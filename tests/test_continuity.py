@@ -130,3 +130,11 @@ def test_any_block_with_a_halo_of_the_support_equals_the_whole(
     block = continue_along_z(padded[z0 : z1 + 2 * support], 3, support, sheet_px)
     np.testing.assert_array_equal(block, whole[z0:z1])
     np.testing.assert_array_equal(whole == 255, labels == 255)
+
+
+def test_a_run_that_holds_a_labelled_voxel_is_no_noise() -> None:
+    labels = column(0, 0, 0, 1, 1, 0, 0, 0)
+    known = np.zeros(labels.shape, bool)
+    assert (continue_along_z(labels, 2, 2, 0, known) == 0).all()
+    known[3] = True
+    np.testing.assert_array_equal(continue_along_z(labels, 2, 2, 0, known), labels[2:-2])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beamseg.crops import Crops, keyed_rng, read_stack, read_window, reflect_indices
+from beamseg.crops import Crops, keyed_rng, labelled_slices, read_stack, read_window, reflect_indices
+from beamseg.errors import InputError
 from beamseg.volumes import ArrayVolume
 
 
@@ -16,7 +19,7 @@ def numbered(shape: tuple[int, int, int]) -> np.ndarray:
     return (np.arange(np.prod(shape)) + 1).reshape(shape).astype(np.uint16)
 
 
-def make(arrays: list[np.ndarray], budget: float = 100.0, **options: int) -> Crops:
+def make(arrays: list[np.ndarray], budget: float = 100.0, **options: Any) -> Crops:
     settings = {"n_slices": 3, "size": 8, "batch": 4, "seed": 5, **options}
     labels = [ArrayVolume((a % 7).astype(np.uint8)) for a in arrays]
     return Crops([ArrayVolume(a) for a in arrays], labels, mem_budget_mb=budget, **settings)
@@ -107,3 +110,24 @@ def test_read_ahead_passes_errors_on_and_can_be_left() -> None:
 def test_streams_differ() -> None:
     assert keyed_rng(1, "crop", 2, 3).random() == keyed_rng(1, "crop", 2, 3).random()
     assert keyed_rng(1, "crop", 2, 3).random() != keyed_rng(1, "weak", 2, 3).random()
+
+
+def test_labelled_slices_are_a_share_of_every_batch_and_the_others_the_rest() -> None:
+    arrays = [numbered((5, 8, 8)), numbered((3, 8, 8))]
+    given = [(0, 1), (1, 2)]
+    alone = make(arrays, labelled=given)
+    assert alone.epoch_slices == 2
+    assert all({alone.place(step, index) for index in (0, 1)} == set(given) for step in range(4))
+    mixed = make(arrays, labelled=given, labelled_share=0.5)
+    assert mixed.epoch_slices == 8
+    others = [mixed.place(step, index) for step in range(3) for index in (2, 3)]
+    assert set(others) == {(0, 0), (0, 2), (0, 3), (0, 4), (1, 0), (1, 1)}
+    assert all({mixed.place(step, 0), mixed.place(step, 1)} == set(given) for step in range(3))
+
+
+def test_labelled_slices_are_those_with_a_label_and_labels_are_classes() -> None:
+    labels = np.full((4, 3, 3), 255, np.uint8)
+    labels[2, 1, 1] = 1
+    assert labelled_slices([None, ArrayVolume(labels)], 2) == [(1, 2)]
+    with pytest.raises(InputError, match="label 1 in slice 2"):
+        labelled_slices([ArrayVolume(labels)], 1)

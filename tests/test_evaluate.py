@@ -320,3 +320,11 @@ def test_a_class_that_nearly_vanishes_is_named_and_a_rare_one_is_not() -> None:
         "mpp": {"a": 0.97, "b": 0.03, "c": 0.0, "d": 0.0},
     }
     assert lost_classes(fractions) == {"stage2": ["b"], "mpp": []}
+
+
+def test_a_network_of_the_user_s_classes_is_measured_by_their_numbers(tmp_path: Path) -> None:
+    truth = np.array([[[0, 0, 0, 1, 1, 1]]], np.uint8)
+    wrong = 1 - truth  # matching by overlap would call it perfect
+    result = run(tmp_path, {"stage2": wrong}, truth=truth, n_clusters=2, by_number=True)
+    assert result["matching"]["method"] == "numbers"
+    assert result["stages"]["stage2"]["mean_iou"] == 0

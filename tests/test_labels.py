@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from beamseg.errors import InputError
-from beamseg.labels import described, open_slices, open_training_labels, open_truth, open_user_labels
+from beamseg.labels import check_painted, described, open_slices, open_training_labels, open_truth, open_user_labels
 from beamseg.volumes import ArrayVolume, TableVolume
 from formats import write_mrc, write_ome_zarr, write_png_stack, write_stack
 
@@ -190,3 +190,42 @@ def test_the_log_shows_colours_and_painted_voxels(tmp_path: Path) -> None:
     assert labels.mapping == {0: "#0000ff", 1: "#ff0000"}
     np.testing.assert_array_equal(labels.read(0, 10), np.array([255, 1, 0], np.uint8)[classes])
     assert described(GREY) == []
+
+
+def test_every_nth_slice_of_a_full_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "l.tif", CLASSES)
+    labels = open_user_labels({**SETTINGS, "every": 5}, path, SHAPE)
+    assert labels.slices == [2, 7]
+    block = labels.read(0, 10)
+    np.testing.assert_array_equal(block[[2, 7]], CLASSES[[2, 7]])
+    assert (np.delete(block, [2, 7], axis=0) == 255).all()
+    assert labels.counts == {k: int((CLASSES[[2, 7]] == k).sum()) for k in range(4)}
+    assert open_user_labels({**SETTINGS, "every": 50}, path, SHAPE).slices == [9]
+
+
+def test_what_is_labelled_must_be_of_two_classes(tmp_path: Path) -> None:
+    def opened(volume: np.ndarray) -> Any:
+        return open_user_labels({**SETTINGS, "unlabelled": 255}, write(tmp_path / "l.tif", volume), SHAPE, GREY)
+
+    nothing = np.full(SHAPE, 255, np.uint8)
+    with pytest.raises(InputError, match="nothing painted"):
+        check_painted([opened(nothing)], 3)
+    one = nothing.copy()
+    one[4] = 1
+    with pytest.raises(InputError, match="class 1 alone painted"):
+        check_painted([opened(one)], 3)
+    two = one.copy()
+    two[5] = 0
+    assert check_painted([opened(two)], 2) == []
+    assert check_painted([opened(two)], 3) == ["labels: class 2 is painted nowhere, so the network will never find it"]
+
+
+def test_slices_that_nobody_painted_are_not_taken_for_background_in_silence(tmp_path: Path) -> None:
+    volume = np.zeros(SHAPE, np.uint8)
+    volume[3:5] = CLASSES[3:5]
+    path = write(tmp_path / "l.tif", volume)
+    said = "8 of 10 slices hold the value 0 alone, which is class 0 there; if 0 marks what is not painted, set "
+    assert open_user_labels(SETTINGS, path, SHAPE).warnings == [said + "`labels.unlabelled: 0`"]
+    named = {**SETTINGS, "unlabelled": 0}
+    assert open_user_labels(named, path, SHAPE).warnings == []
+    assert open_truth(path, None, SHAPE).warnings == []

@@ -60,7 +60,8 @@ def test_mrc_to_export_to_painted_labels_and_back(tmp_path: Path) -> None:
         "zarr": write_ome_zarr(tmp_path / "painted.zarr", [painted]),
     }
     for kind, file in files.items():
-        labels = user_labels(LABELS, str(file), source.shape)
+        settings = {"labels": LABELS, "label_source": "slices", "seed": 0}
+        labels = user_labels(settings, str(file), source.shape)
         assert labels is not None
         assert (source.read(0, 4)[labels.read(0, 4) == 1] == 1).all(), kind
         assert labels.counts == {1: 1}, kind

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from beamseg.errors import InputError
-from beamseg.provenance import atomic_path, digest, identity, read_json, write_json
+from beamseg.provenance import atomic_path, digest, file_digest, identity, read_json, write_json
 
 
 def test_digest_ignores_order_of_keys_and_numpy_types():
@@ -60,3 +60,14 @@ def test_a_full_disk_is_said_in_words_and_leaves_nothing(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_and_fail(tmp_path / "a.json", errno.ENOENT)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_s_digest_is_that_of_its_files(tmp_path):
+    (tmp_path / "b").write_text("2")
+    (tmp_path / "a").write_text("1")
+    first = file_digest(tmp_path)
+    assert file_digest(tmp_path) == first
+    (tmp_path / "b").write_text("3")
+    changed = file_digest(tmp_path)
+    (tmp_path / "b").rename(tmp_path / "c")
+    assert len({first, changed, file_digest(tmp_path)}) == 3

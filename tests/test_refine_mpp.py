@@ -33,11 +33,14 @@ def noisy(shape: tuple[int, int, int] = (44, 40, 36), noise: float = 0.1) -> np.
     return labels
 
 
-def run(folder: Path, labels: np.ndarray, depth: int, parts: int, **settings: Any) -> tuple[np.ndarray, list[Path]]:
+def run(
+    folder: Path, labels: np.ndarray, depth: int, parts: int, user: np.ndarray | None = None, **settings: Any
+) -> tuple[np.ndarray, list[Path]]:
     manifests = [folder / f"{k}-of-{parts}.json" for k in range(1, parts + 1)]
     chosen = DEFAULTS | settings
+    given = None if user is None else ArrayVolume(user)
     for k, manifest in enumerate(manifests, 1):
-        refine_mpp(manifest, ArrayVolume(labels), 4, chosen, depth, f"{k}-of-{parts}", "id", (1.0, 0.5, 0.5))
+        refine_mpp(manifest, ArrayVolume(labels), 4, chosen, depth, f"{k}-of-{parts}", "id", (1.0, 0.5, 0.5), given)
     return SlabVolume(manifests, "labels").read(0, len(labels)), manifests
 
 
@@ -51,6 +54,21 @@ def test_slabs_and_parts_equal_the_whole(tmp_path: Path, settings: dict[str, Any
         pieces, manifests = run(tmp_path / f"{depth}-{parts}", labels, depth, parts, **settings)
         np.testing.assert_array_equal(pieces, whole)
         assert summarize(manifests) == changes
+
+
+@pytest.mark.parametrize("settings", [{}, {"support": 2, "anchor_reach": 3, "erode_px": 1, "sheet_px": 0}])
+def test_with_labelled_slices_slabs_equal_the_whole(tmp_path: Path, settings: dict[str, Any]) -> None:
+    labels = noisy(noise=0.02)
+    user = np.full_like(labels, 255)
+    user[2::5] = noisy(noise=0.0)[2::5]
+    plain, _ = run(tmp_path / "plain", labels, 1000, 1, **settings)
+    whole, _ = run(tmp_path / "whole", labels, 1000, 1, user, **settings)
+    kept = user != 255
+    np.testing.assert_array_equal(whole[kept], user[kept])
+    assert (whole != plain)[~kept].any()
+    for depth, parts in ((8, 1), (8, 3), (16, 2)):
+        pieces, _ = run(tmp_path / f"{depth}-{parts}", labels, depth, parts, user, **settings)
+        np.testing.assert_array_equal(pieces, whole)
 
 
 def test_what_changes_is_counted_per_slab_and_in_the_manifest(tmp_path: Path) -> None:

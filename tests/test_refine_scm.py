@@ -17,10 +17,11 @@ from beamseg import refine_scm as refine_module
 from beamseg import scm
 from beamseg.changes import summarize
 from beamseg.continuity import continue_along_z
+from beamseg.crops import labelled_slices
 from beamseg.errors import InputError
 from beamseg.refine_scm import predict_block, refine_scm, tile_starts
 from beamseg.slabs import SlabVolume
-from beamseg.train_scm import MaskCrops, labelled_slices, read_window, scm_losses, train_scm
+from beamseg.train_scm import MaskCrops, read_window, scm_losses, train_scm
 from beamseg.volumes import ArrayVolume
 
 K = 3

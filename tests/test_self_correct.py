@@ -177,6 +177,16 @@ def test_stage_3_reads_no_labels_and_leaves_its_verdict(stage2: Path, tmp_path: 
     assert not list(tmp_path.glob(".*"))
 
 
+def test_labelled_pixels_are_learned_with_their_labels_and_are_in_every_batch(stage2: Path, tmp_path: Path) -> None:
+    labels = np.full((6, 40, 40), 255, np.uint8)
+    labels[4] = 1  # against what stage 2 says
+    case.run_self_correct(tmp_path, stage2, labels=labels, steps=2, confidence={**FIXED, "threshold": 1.01})
+    curves = pd.read_csv(tmp_path / "self_correct.csv")
+    # The teacher is sure of nothing, so what is learned is the labelled crop, one of the two.
+    assert curves["rate_1"].tolist() == [1.0]
+    assert curves["kept"].between(0.5, 1).all()
+
+
 def test_a_student_driven_wild_does_not_become_the_product(stage2: Path, tmp_path: Path) -> None:
     """A teacher that copies a student with an absurd learning rate fails the watch, and the verdict says so."""
     verdict = case.run_self_correct(tmp_path, stage2, lr=30.0, ema=0.0, steps=6)

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from yaml import safe_load
 
 from beamseg.config import defaults
@@ -148,3 +149,28 @@ def test_impossible_settings_are_refused(
     assert error.value.where == where
     assert error.value.remedy.startswith(remedy)
     assert not list(tmp_path.iterdir())
+
+
+def test_mitochondria_have_their_share_and_dark_membranes() -> None:
+    settings = phantom("mitochondria", size=[32, 96, 96])
+    image, truth = whole(settings)
+    assert 0.03 < truth.mean() < 0.09
+    grey = settings["mitochondria"]["grey"]
+    assert image[truth == 1].mean() < image[truth == 0].mean()
+    away = distance_transform_edt(truth)
+    # Membranes lie inside the border, so that the class ends where they do.
+    assert image[(away > 0) & (away <= 1.5)].mean() < grey["mitochondrion"] < image[truth == 0].mean()
+
+
+def test_a_block_face_is_measured_as_no_tomography(tmp_path: Path) -> None:
+    settings = phantom("mitochondria", size=[16, 48, 48])
+    names = [tmp_path / f"{name}.h5" for name in ("scan", "truth", "labels")]
+    simulate_scan(names[0], names[1], settings, labels_out=names[2])
+    with h5py.File(names[0]) as file:
+        assert file["exchange/data"].attrs["units"] == "1"
+        assert "process" not in file
+        grey = file["exchange/data"][()]
+    assert (grey > 0).all()
+    image, _ = whole(settings)
+    assert (grey - gaussian_filter(image, (0, 0.5, 0.5))).std() == pytest.approx(0.1, rel=0.1)
+    assert file_digest(names[1]) == file_digest(names[2])

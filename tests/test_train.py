@@ -166,3 +166,8 @@ def test_cuda_without_a_gpu_is_refused() -> None:
     with pytest.raises(InputError, match="auto, cpu or cuda"):
         device.choose("tpu")
     assert device.choose("auto") == device.choose("cpu")
+
+
+def test_deformed_crops_train_another_network_on_the_same_seed(undisturbed: Path, tmp_path: Path) -> None:
+    warped = case.run_train(tmp_path, piecewise_affine={"scale": 0.1, "cells": 3})
+    assert warped.read_bytes() != undisturbed.read_bytes()

@@ -72,7 +72,9 @@ def run_train(folder: Path, volume: ArrayVolume | None = None, **changes: Any) -
     return out
 
 
-def run_self_correct(folder: Path, start: Path, volume: ArrayVolume | None = None, **changes: Any) -> dict[str, Any]:
+def run_self_correct(
+    folder: Path, start: Path, volume: ArrayVolume | None = None, labels: np.ndarray | None = None, **changes: Any
+) -> dict[str, Any]:
     """Stage 3 of the small case; returns the verdict."""
     settings = section("self_correct", **{"steps": 8, **changes})
     settings["watch"] = {**settings["watch"], "crops": 4}
@@ -86,6 +88,7 @@ def run_self_correct(folder: Path, start: Path, volume: ArrayVolume | None = Non
         seed=3,
         device="cpu",
         mem_budget_mb=0,
+        labels=None if labels is None else [ArrayVolume(labels)],
     )
 
 

@@ -1,6 +1,6 @@
-"""Augmentation on tensors, batched: weak is geometry, strong is photometry (paper, section IV-B).
+"""Augmentation on tensors, batched: weak is geometry, strong is photometry (paper, section IV-B); the EM poster's warp.
 
-Both are the same over all slices of a stack and are functions of (seed, step, index).
+All are the same over all slices of a stack and are functions of (seed, step, index).
 """
 
 from __future__ import annotations
@@ -40,6 +40,57 @@ def apply_geometry(images: torch.Tensor, which: np.ndarray) -> torch.Tensor:
 def _turn(image: torch.Tensor, g: int) -> torch.Tensor:
     image = torch.rot90(image, g % 4, (-2, -1))
     return image.flip(-1) if g >= 4 else image
+
+
+def draw_warp(seed: int, step: int, batch: int, settings: dict[str, Any], first: int = 0) -> np.ndarray:
+    """Displacements of a grid of nodes over each crop, float32 (batch, 2, cells + 1, cells + 1), in crop edges.
+
+    y then x; Gaussian, of a standard deviation drawn per crop from 0 to `scale`, so that some crops stay as they are.
+    """
+    nodes = settings["cells"] + 1
+    drawn = np.empty((batch, 2, nodes, nodes), np.float32)
+    for index in range(batch):
+        rng = keyed_rng(seed, "warp", step, first + index)
+        drawn[index] = rng.uniform(0.0, settings["scale"]) * rng.standard_normal((2, nodes, nodes))
+    return drawn
+
+
+def piecewise_affine(nodes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Displacement at each pixel, (n, 2, height, width), from nodes (n, 2, rows, columns) on a grid over the crop.
+
+    Each cell of the grid is cut into two triangles, and in each the displacement is affine: that of its three corners.
+    """
+    (above, below, v), (before, after, u) = (
+        _cells(pixels, n, nodes.device) for pixels, n in zip((height, width), nodes.shape[-2:], strict=True)
+    )
+    v = v[:, None]
+    corner = nodes[:, :, above[:, None], before], nodes[:, :, above[:, None], after]
+    opposite = nodes[:, :, below[:, None], before], nodes[:, :, below[:, None], after]
+    near = corner[0] + u * (corner[1] - corner[0]) + v * (opposite[0] - corner[0])
+    far = opposite[1] + (1 - u) * (opposite[0] - opposite[1]) + (1 - v) * (corner[1] - opposite[1])
+    return torch.where(u + v <= 1, near, far)
+
+
+def _cells(pixels: int, nodes: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Node before and after each pixel, and how far between them it lies, 0 … 1."""
+    at = torch.linspace(0, nodes - 1, pixels, device=device)
+    before = at.floor().clamp(max=nodes - 2).long()
+    return before, before + 1, at - before
+
+
+def apply_warp(images: torch.Tensor, drawn: np.ndarray, nearest: bool = False) -> torch.Tensor:
+    """Images (n, c, y, x) taken from displaced places, all slices of a stack alike; reflected beyond the border.
+
+    Bilinear, float32; or the nearest pixel, of the type of `images`, so that labels stay labels.
+    """
+    height, width = images.shape[-2:]
+    moved = piecewise_affine(torch.as_tensor(drawn, device=images.device), height, width)
+    y, x = (torch.linspace(-1, 1, n, device=images.device) for n in (height, width))
+    grid = torch.stack([x + 2 * moved[:, 1], y[:, None] + 2 * moved[:, 0]], dim=-1)
+    taken = F.grid_sample(
+        images.float(), grid, mode="nearest" if nearest else "bilinear", padding_mode="reflection", align_corners=True
+    )
+    return taken.to(images.dtype)
 
 
 def draw_photometry(

@@ -16,6 +16,7 @@ from .footprint import footprint
 from .forecast import cores, network_rates, rates_key, scan_rates, stage_seconds, training_seconds
 from .ingest import field_of_view, refuse_thin
 from .inputs import user_labels, user_truth
+from .labels import check_painted
 from .normalize import worth_materializing
 from .readers import how_to_read, known_size, open_source
 from .runs import Runs, corrections, is_assigned
@@ -125,8 +126,10 @@ def inspect(run: Run) -> dict[str, Any]:
     refuse_thin(run.file("path") or "", source.shape, run.get("model.n_slices"))
     warnings = [*source.warnings, *doubts]
     truth = user_truth(run.get("evaluate"), str(run.file("truth") or ""), source.shape)
-    n_classes = run.get("pseudo_label.n_clusters") if run.get("label_source") == "slices" else None
-    labels = user_labels(run.get("labels"), str(run.file("labels.path") or ""), source.shape, n_classes)
+    n_classes = run.get("pseudo_label.n_clusters") if run.get("label_source") != "clusters" else None
+    labels = user_labels(run.settings, str(run.file("labels.path") or ""), source.shape, n_classes)
+    if run.get("label_source") == "slices" and labels is not None and run.group == run.name:
+        warnings += check_painted([labels], run.get("pseudo_label.n_clusters"), str(run.file("labels.path")))
     for what, given in (("truth", truth), ("labels", labels)):
         warnings += [f"{what}: {warning}" for warning in (given.warnings if given else [])]
     return {

@@ -14,7 +14,9 @@ UNLABELLED = 255
 _VOTERS = 1 << 19  # voxels that vote at a time: bounds the memory of `majority_around`
 
 
-def short_runs(labels: np.ndarray, support: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def short_runs(
+    labels: np.ndarray, support: int, known: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Voxels whose class does not go on along z, and the classes at both ends of their run.
 
     Parameters
@@ -24,6 +26,8 @@ def short_runs(labels: np.ndarray, support: int) -> tuple[np.ndarray, np.ndarray
         so do slices beyond the ends of the volume, which the caller fills with 255.
     support : int
         Slices. A run of at most this many is short.
+    known : ndarray, bool, of the shape of `labels`, optional
+        Voxels that the user labelled: no run that holds one is short.
 
     Returns
     -------
@@ -35,6 +39,7 @@ def short_runs(labels: np.ndarray, support: int) -> tuple[np.ndarray, np.ndarray
     depth = len(labels) - 2 * support
     centre = labels[support : support + depth]
     length = np.ones(centre.shape, np.uint8)
+    sure = np.zeros(centre.shape, bool) if known is None else known[support : support + depth].copy()
     ends = []
     for direction in (-1, 1):
         goes_on = np.ones(centre.shape, bool)
@@ -45,11 +50,14 @@ def short_runs(labels: np.ndarray, support: int) -> tuple[np.ndarray, np.ndarray
             np.copyto(end, other, where=goes_on)
             goes_on &= other == centre
             length += goes_on
+            if known is not None:
+                sure |= goes_on & known[at : at + depth]
         ends.append(end)
         del goes_on
     below, above = ends
     short = (length <= support) & (centre != UNLABELLED) & (below != centre) & (above != centre)
     short &= (below != UNLABELLED) | (above != UNLABELLED)
+    short &= ~sure
     return short, below, above
 
 
@@ -120,7 +128,9 @@ def majority_around(labels: np.ndarray, where: np.ndarray, n_classes: int) -> np
     return winners
 
 
-def continue_along_z(labels: np.ndarray, n_classes: int, support: int, sheet_px: int) -> np.ndarray:
+def continue_along_z(
+    labels: np.ndarray, n_classes: int, support: int, sheet_px: int, known: np.ndarray | None = None
+) -> np.ndarray:
     """Replace voxels whose class does not go on along z and that are no part of a sheet.
 
     Noise takes the class at both ends of its run where they agree (the poster's rule, class by class), else the
@@ -130,7 +140,7 @@ def continue_along_z(labels: np.ndarray, n_classes: int, support: int, sheet_px:
     ----------
     labels : ndarray, uint8, (z + 2·support, y, x)
         With a halo of `support` slices, 255 beyond the volume.
-    n_classes, support, sheet_px : int
+    n_classes, support, sheet_px, known
         See `short_runs` and `spare_sheets`.
 
     Returns
@@ -142,7 +152,7 @@ def continue_along_z(labels: np.ndarray, n_classes: int, support: int, sheet_px:
     if support == 0:
         return labels.copy()
     result = labels[support : support + depth].copy()
-    short, below, above = short_runs(labels, support)
+    short, below, above = short_runs(labels, support, known)
     noise = spare_sheets(short, result, sheet_px)
     agree = noise & (below == above)
     np.copyto(result, below, where=agree)

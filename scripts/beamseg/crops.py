@@ -9,11 +9,12 @@ from queue import Empty, Full, Queue
 
 import numpy as np
 
+from .errors import InputError
 from .losses import UNLABELLED
 from .volumes import OUTSIDE, Volume, in_memory
 
 TRIES = 8
-STREAMS = {"slices": 0, "crop": 1, "weak": 2, "strong": 3, "torch": 4, "watch": 5}
+STREAMS = {"slices": 0, "crop": 1, "weak": 2, "strong": 3, "torch": 4, "watch": 5, "warp": 6}
 
 
 def keyed_rng(seed: int, stream: str, *key: int) -> np.random.Generator:
@@ -51,6 +52,33 @@ def read_window(volume: Volume, z: int, n_slices: int, y0: int, x0: int, size: i
     return stack[:, y[:, None] - window[0].start, x[None, :] - window[1].start]
 
 
+def labelled_slices(labels: Sequence[Volume | None], n_classes: int) -> list[tuple[int, int]]:
+    """(volume, z) of every slice in which the user labelled a pixel.
+
+    Raises
+    ------
+    InputError
+        If a label is neither a class nor 255.
+    """
+    found = []
+    for number, volume in enumerate(labels):
+        if volume is None:
+            continue
+        for z in getattr(volume, "slices", range(volume.shape[0])):
+            plane = volume.read(z, z + 1)
+            classes = plane[plane != UNLABELLED]
+            if classes.size and classes.max() >= n_classes:
+                raise InputError(
+                    f"labels of training scan {number}",
+                    f"label {classes.max()} in slice {z}",
+                    f"0 … {n_classes - 1}, or 255 for unlabelled",
+                    "renumber the labels, or set 255 for pixels without a label",
+                )
+            if classes.size:
+                found.append((number, int(z)))
+    return found
+
+
 @dataclass
 class Crops:
     """Crops of one or several volumes.
@@ -72,10 +100,15 @@ class Crops:
         Volumes that fit together are held in memory, else windows are read.
     mine : slice, optional
         Crops of a batch that are read; by default all.
+    labelled : sequence of (volume, z)
+        Labelled slices, of which the first crops of every batch are.
+    labelled_share : float
+        Share of the batch that they are, one crop at least; of 1, crops are of labelled slices alone.
 
     Notes
     -----
-    Slices are visited in a new order each epoch, each once, over all volumes. A crop lies inside the slice where it
+    Slices are visited in a new order each epoch, each once, over all volumes; where `labelled` is given, those slices
+    and the others each have epochs of their own. A crop lies inside the slice where it
     fits; up to eight places are tried until its centre is in the field of view.
     """
 
@@ -87,6 +120,8 @@ class Crops:
     seed: int
     mem_budget_mb: float
     mine: slice | None = None
+    labelled: Sequence[tuple[int, int]] = ()
+    labelled_share: float = 1.0
     in_memory: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,24 +132,33 @@ class Crops:
             self.volumes = [in_memory(v, self.mem_budget_mb) for v in self.volumes]
             if self.labels is not None:
                 self.labels = [in_memory(v, self.mem_budget_mb, 1) for v in self.labels]
-        self._ends = np.cumsum([v.shape[0] for v in self.volumes])
-        self._epoch = -1
-        self._order = np.empty(0, dtype=np.intp)
+        everything = [(i, z) for i, v in enumerate(self.volumes) for z in range(v.shape[0])]
+        first = set(self.labelled)
+        others = [place for place in everything if place not in first]
+        self._pools = [list(self.labelled), others]
+        self._n_labelled = 0
+        if first:
+            wanted = max(1, round(self.labelled_share * self.batch))
+            self._n_labelled = self.batch if not others else min(self.batch, wanted)
+        self._epochs = [-1, -1]
+        self._orders = [np.empty(0, dtype=np.intp)] * 2
 
     @property
     def epoch_slices(self) -> int:
-        """Slices of an epoch."""
-        return int(self._ends[-1])
+        """Slices of an epoch: all, or the labelled ones where crops are of those alone."""
+        return sum(len(pool) for pool in (self._pools[:1] if self._n_labelled == self.batch else self._pools))
 
     def place(self, step: int, index: int) -> tuple[int, int]:
         """Volume and slice of a crop."""
-        epoch, position = divmod(step * self.batch + index, self.epoch_slices)
-        if epoch != self._epoch:
-            self._order = keyed_rng(self.seed, "slices", epoch).permutation(self.epoch_slices)
-            self._epoch = epoch
-        item = int(self._order[position])
-        volume = int(np.searchsorted(self._ends, item, side="right"))
-        return volume, item - int(self._ends[volume] - self.volumes[volume].shape[0])
+        n = self._n_labelled
+        which, number = (0, step * n + index) if index < n else (1, step * (self.batch - n) + index - n)
+        pool = self._pools[which]
+        epoch, position = divmod(number, len(pool))
+        if epoch != self._epochs[which]:
+            key = (epoch,) if which else (epoch, 1)
+            self._orders[which] = keyed_rng(self.seed, "slices", *key).permutation(len(pool))
+            self._epochs[which] = epoch
+        return pool[int(self._orders[which][position])]
 
     def crop(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Grey levels uint16 (n_slices, size, size) and the labels uint8 (size, size) of the middle slice."""

@@ -46,6 +46,7 @@ def evaluate(
     refinement: dict[str, dict[str, Any]] | None = None,
     out_truth: str | Path | None = None,
     mem_budget_mb: float = 512,
+    by_number: bool = False,
 ) -> dict[str, Any]:
     """Measure all stages in one pass and name the product.
 
@@ -76,6 +77,8 @@ def evaluate(
         without truth. So that the truth is opened here alone.
     mem_budget_mb : float
         MiB that may be held of the volumes at once.
+    by_number : bool
+        Whether cluster k is value k of the truth, since the network learned the user's classes; else they are matched.
 
     Returns
     -------
@@ -112,7 +115,7 @@ def evaluate(
     if truth is not None:
         # A colour mask names its values by colour until the user names them.
         colours = getattr(truth, "mapping", {}) if not lookup else {}
-        _compare(result, counts, table, settings, classes is not None, colours)
+        _compare(result, counts, table, settings, classes is not None, colours, by_number)
         result["warnings"] = list(getattr(truth, "warnings", []))
     if out_truth is not None:
         _write_truth(result, truth, lookup, shape, out_truth)
@@ -240,6 +243,7 @@ def _compare(
     settings: dict[str, Any],
     named: bool,
     colours: dict[int, str],
+    by_number: bool,
 ) -> None:
     """Match classes to the truth on the first stage and measure all stages by that map, and each by its own best."""
     first = counts.names[0]
@@ -272,11 +276,16 @@ def _compare(
     ]
     labels = [row["name"] for row in table]
     fixed = {}
+    if by_number:
+        places = {value: i for i, value in enumerate(present)}
+        fixed = {i: places[row["clusters"][0]] for i, row in enumerate(table) if row["clusters"][0] in places}
     if named:
         of_name = {names[value]: present.index(value) for value in present if value in names}
-        fixed = {i: of_name[name] for i, name in enumerate(labels) if name in of_name}
+        fixed |= {i: of_name[name] for i, name in enumerate(labels) if name in of_name}
     columns = [values.index(value) for value in present]
     mapping, method = metrics.match(counts.truth[first][:n, present], fixed)
+    if by_number and not named:
+        method = method.replace("names", "numbers")
     result["truth"] = truth
     result["matching"] = {
         "stage": first,

@@ -52,16 +52,18 @@ def grey_levels(files: Any) -> Volume | None:
     return open_normalized(files.scan, files.plan, manifests)
 
 
-def stage_volumes(files: Any, grey: Volume | None) -> dict[str, Volume]:
+def stage_volumes(files: Any, grey: Volume | None, label_source: str = "clusters") -> dict[str, Volume]:
     """Labels of every stage of a run, in order: pseudo_labels, stage2, stage3, mpp, scm, as far as it has them.
 
-    Without `grey` those pseudo-labels that are looked up by grey level are left out.
+    Where the network was trained on the user's labels, its classes are the user's and the clusters are no stage.
+    Without `grey` those pseudo-labels that are looked up by grey level are left out too.
     """
     stages: dict[str, Volume] = {}
-    if manifests := many(files.assigned):
-        stages["pseudo_labels"] = SlabVolume(manifests, "labels")
-    elif grey is not None:
-        stages["pseudo_labels"] = TableVolume(grey, np.load(files.table))
+    if label_source == "clusters":
+        if manifests := many(files.assigned):
+            stages["pseudo_labels"] = SlabVolume(manifests, "labels")
+        elif grey is not None:
+            stages["pseudo_labels"] = TableVolume(grey, np.load(files.table))
     for name in ("stage2", "stage3", "mpp", "scm"):
         if manifests := many(files.get(name)):
             stages[name] = SlabVolume(manifests, "labels")
@@ -84,10 +86,13 @@ def reference_pseudo_labels(files: Any, volumes: list[Volume]) -> list[Volume]:
 def user_labels(
     settings: dict[str, Any], path: str, shape: tuple[int, int, int], n_classes: int | None = None
 ) -> SliceLabels | None:
-    """The user's labels of a scan, 255 where there is none; None where the user gave no file."""
+    """The user's labels of a scan, 255 where there is none; None where the user gave no file.
+
+    `settings` holds the section `labels`, `label_source` and `seed`.
+    """
     if not path:
         return None
-    return open_user_labels(settings, path, shape, n_classes=n_classes)
+    return open_user_labels(settings["labels"], path, shape, n_classes=n_classes)
 
 
 def user_truth(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> SliceLabels | None:

@@ -86,6 +86,42 @@ class SliceLabels:
                 block[z - z0][self.grey.read(z, z + 1, y, x)[0] == OUTSIDE] = UNLABELLED
         return block
 
+    def keep_every(self, every: int) -> None:
+        """Hide all labelled slices but each `every`-th, from number every // 2 on, so that none is far from one.
+
+        What is hidden is 255 for every reader, so it is neither trained on nor left out of the metrics.
+        """
+        self.slices = self.slices[min(every // 2, len(self.slices) - 1) :: every]
+        self._place = {z: self._place[z] for z in self.slices}
+        grey, self.grey = self.grey, None
+        counts = np.zeros(256, np.int64)
+        for z in self.slices:
+            counts += np.bincount(self.read(z, z + 1).ravel(), minlength=256)
+        self.grey = grey
+        self.counts = {label: int(counts[label]) for label in range(UNLABELLED) if counts[label]}
+        self.values = sorted(self.counts)
+
+
+def check_painted(labels: Sequence[Volume], n_classes: int, where: str = "labels") -> list[str]:
+    """Warnings about the painted voxels of all training scans together.
+
+    Raises
+    ------
+    InputError
+        If fewer than two classes are painted.
+    """
+    counts = [v.counts for v in labels if isinstance(v, SliceLabels)]
+    painted = {label for found in counts for label, count in found.items() if count}
+    if len(painted) < 2:
+        found = f"class {painted.pop()} alone" if painted else "nothing"
+        raise InputError(
+            where, f"{found} painted", "voxels of two classes or more", "paint some of each class, background included"
+        )
+    missing = [str(c) for c in range(n_classes) if c not in painted]
+    if not missing:
+        return []
+    return [f"labels: class {', '.join(missing)} is painted nowhere, so the network will never find it"]
+
 
 def open_training_labels(
     label_source: str,
@@ -135,8 +171,8 @@ def open_user_labels(
     grey: Volume | None = None,
     n_classes: int | None = None,
 ) -> SliceLabels:
-    """The user's labels of a scan as the section `labels` says they are to be read; see `open_slices`."""
-    return open_slices(
+    """The user's labels of a scan as the section `labels` says; see `open_slices` and `SliceLabels.keep_every`."""
+    labels = open_slices(
         path,
         settings["dataset"],
         shape,
@@ -150,6 +186,9 @@ def open_user_labels(
         n_classes=n_classes,
         must_occur=True,
     )
+    if settings.get("every", 1) > 1:
+        labels.keep_every(settings["every"])
+    return labels
 
 
 def described(labels: Volume) -> list[str]:
@@ -233,7 +272,7 @@ def open_slices(
     shape = (int(shape[0]), int(shape[1]), int(shape[2]))
     labels = open_labels(path, dataset, axes=axes, flip=flip, allow_gaps=slices is not None)
     chosen, corner = _placed(path, labels.shape, shape, slices, offset)
-    counts = _counted(labels)
+    counts, alone = _counted(labels)
     warnings: list[str] = []
     table = {value: value for value in counts}
     if unlabelled is None and sorted(counts) == [0, UNLABELLED]:
@@ -272,6 +311,8 @@ def open_slices(
     renamed = {value: label for value, label in table.items() if value != label and label != UNLABELLED}
     if renumber and renamed:
         warnings.append("renumbered: " + ", ".join(f"{value} is class {label}" for value, label in renamed.items()))
+    if must_occur and slices is None and unlabelled is None:
+        warnings += _perhaps_unpainted(labels.shape[0], alone, table)
     result = SliceLabels(labels, shape, chosen, table, grey, corner)
     for value, count in counts.items():
         if table[value] != UNLABELLED:
@@ -291,6 +332,16 @@ def _not_found(path: Path, unlabelled: int, counts: dict[int, int], refuse: bool
             "correct `labels.unlabelled`, or leave it out if every voxel is painted",
         )
     return f"no voxel has the value {unlabelled}, which marks what has no label; the file holds {held}"
+
+
+def _perhaps_unpainted(depth: int, alone: dict[int, int], table: dict[int, int]) -> list[str]:
+    """A warning where more than half of many slices hold one class alone: was it what is left when nobody paints?"""
+    return [
+        f"{count} of {depth} slices hold the value {value} alone, which is class {table[value]} there; "
+        f"if {value} marks what is not painted, set `labels.unlabelled: {value}`"
+        for value, count in alone.items()
+        if 2 * count > depth > 2 and table[value] != UNLABELLED
+    ]
 
 
 def _placed(
@@ -335,11 +386,15 @@ def _chosen(path: Path, found: tuple[int, int, int], shape: tuple[int, int, int]
     return chosen
 
 
-def _counted(labels: Labels) -> dict[int, int]:
-    """Voxels of each value of a label file, values in increasing order."""
+def _counted(labels: Labels) -> tuple[dict[int, int], dict[int, int]]:
+    """Voxels of each value of a label file, values in increasing order, and the slices that hold one value alone."""
     found: dict[int, int] = {}
+    alone: dict[int, int] = {}
     for z0, z1 in planes(labels.source, 0, labels.shape[0], 8.0):
         block = labels.read(z0, z1)
+        for plane in block:
+            if (value := int(plane.flat[0])) == plane.min() == plane.max():
+                alone[value] = alone.get(value, 0) + 1
         if block.dtype == np.uint8:
             counts = np.bincount(block.ravel(), minlength=256)
             values = np.flatnonzero(counts)
@@ -350,4 +405,4 @@ def _counted(labels: Labels) -> dict[int, int]:
             found[value] = found.get(value, 0) + count
         if len(found) > 4096:
             break
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items())), alone

@@ -184,6 +184,13 @@ def _length(section: dict[str, Any]) -> str:
     return f"{section['steps']} steps" if section.get("steps") else f"{section.get('epochs')} epochs"
 
 
+def _warped(warp: dict[str, Any]) -> str:
+    if not warp["scale"]:
+        return ""
+    share = _percent(warp["scale"], 0)
+    return f" and random piecewise affine deformations (standard deviation at the nodes up to {share} of a crop)"
+
+
 def _training(settings: dict[str, Any], cite: Any) -> str:
     model, train = settings["model"], settings["train"]
     plain = model["name"].removesuffix("_noskip")
@@ -196,7 +203,7 @@ def _training(settings: dict[str, Any], cite: Any) -> str:
         f"Stage 2: a network ({kind}{cite(plain)}) was trained for {_length(train)} on batches "
         f"of {train['batch']} crops of {train['crop']} × {train['crop']} pixels from {stack}, with the loss "
         f"{loss}{cite(train['loss'])} and Adam{cite('adam')} (learning rate "
-        f"{train['lr']:g}), under rotations by 90° and flips."
+        f"{train['lr']:g}), under rotations by 90° and flips{_warped(train['piecewise_affine'])}."
     )
 
 
@@ -205,6 +212,8 @@ def _correction(bundle: dict[str, Any], settings: dict[str, Any], cite: Any) -> 
     parts = [f"moving average of the student's weights (factor {section['ema']:g})"]
     if section.get("anchor"):
         parts.append(f"whose predictions are drawn towards stage 2's with weight {section['anchor']:g}")
+    if settings["label_source"] != "clusters":
+        parts.append(f"and {_percent(section['labelled_share'], 0)} of each batch are of labelled slices")
     outcome = (
         "Its result was used"
         if bundle["stage"] == "stage3"
@@ -220,8 +229,10 @@ def _correction(bundle: dict[str, Any], settings: dict[str, Any], cite: Any) -> 
 def _refinement(settings: dict[str, Any], cite: Any) -> str:
     texts = []
     if "mpp" in settings["refine"]:
+        reach = settings["refine_mpp"]["anchor_reach"] if settings["label_source"] == "slices" else 0
         texts.append(
             f"morphological post-processing along z over {_slices(settings['refine_mpp']['support'])} to each side"
+            + (f", after sweeps over {_slices(reach)} from the labelled ones" if reach else "")
         )
     if "scm" in settings["refine"]:
         section = settings["refine_scm"]

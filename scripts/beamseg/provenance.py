@@ -46,7 +46,9 @@ def digest(value: Any) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, 16 hexadecimal digits; reads in blocks of 1 MiB."""
+    """SHA-256 of a file's bytes, 16 hexadecimal digits; of a folder, that of its files' names and bytes."""
+    if Path(path).is_dir():
+        return digest([[file.name, file_digest(file)] for file in sorted(Path(path).iterdir()) if file.is_file()])
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Morphological post-processing (MPP): continuity along z, then, where asked, removal of small components."""
+"""Morphological post-processing (MPP): sweeps from labelled slices, continuity along z, removal of small components."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import changes, components
+from .anchors import sweep_from_labels
 from .continuity import UNLABELLED, continue_along_z
 from .errors import InputError
 from .slabs import SlabWriter, run_slabs
@@ -54,6 +55,7 @@ def refine_mpp(
     part: str,
     identity: str,
     voxel_size_um: Sequence[float] | None,
+    user: Volume | None = None,
 ) -> dict[str, Any]:
     """Refine a label volume slab by slab; slabs (array `labels`, uint8) and manifest are written.
 
@@ -74,6 +76,9 @@ def refine_mpp(
         Digest of settings and inputs.
     voxel_size_um : (z, y, x) or None
         µm; needed for `min_volume_um3` alone.
+    user : Volume, optional
+        Labels of the user, 255 where there is none. Labelled pixels bear their label; slices labelled by half or more
+        are the anchors of `anchors.sweep_from_labels`.
 
     Returns
     -------
@@ -90,8 +95,15 @@ def refine_mpp(
     smallest = min_voxels(settings["min_volume_um3"], voxel_size_um, manifest)
     n_slices, rows, columns = labels.shape
 
+    reach, erode_px = int(settings["anchor_reach"]), int(settings["erode_px"])
+
     def continued(z0: int, z1: int) -> np.ndarray:
-        return continue_along_z(read_with_halo(labels, z0, z1, support), n_classes, support, sheet_px)
+        if user is None:
+            return continue_along_z(read_with_halo(labels, z0, z1, support), n_classes, support, sheet_px)
+        block, given = (read_with_halo(volume, z0, z1, support + reach) for volume in (labels, user))
+        block = sweep_from_labels(block, given, n_classes, reach, erode_px)
+        inner = slice(reach, len(block) - reach)
+        return continue_along_z(block[inner], n_classes, support, sheet_px, (given != UNLABELLED)[inner])
 
     tables: list[np.ndarray] = []
     if smallest > 1:

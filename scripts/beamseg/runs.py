@@ -46,16 +46,22 @@ STAGES: dict[str, Stage] = {
     "pseudo_label": Stage("group", ("pseudo_label", "seed"), ("plan",)),
     "assign": Stage("scan", ("pseudo_label", "seed", *LAYOUT), ("pseudo_label", "plan", "ingest")),
     "train": Stage("group", ("model", "train", "label_source", "labels", "seed"), ("pseudo_label", "ingest@reference")),
-    "self_correct": Stage("group", ("self_correct", "seed"), ("train",)),
+    "self_correct": Stage("group", ("self_correct", "label_source", "labels", "seed"), ("train",)),
     "segment_stage2": Stage("scan", ("segment", *LAYOUT), ("train", "plan", "ingest")),
     "segment_stage3": Stage("scan", ("segment", *LAYOUT), ("self_correct", "plan", "ingest")),
     "refine_mpp": Stage(
-        "scan", ("refine_mpp", "stage3", *LAYOUT), ("segment_stage2", "segment_stage3", "self_correct")
+        "scan",
+        ("refine_mpp", "stage3", "label_source", "labels", "seed", *LAYOUT),
+        ("segment_stage2", "segment_stage3", "self_correct"),
     ),
-    "train_scm": Stage("group", ("refine_scm", "labels", "seed"), ("refine_mpp@reference",)),
+    "train_scm": Stage("group", ("refine_scm", "label_source", "labels", "seed"), ("refine_mpp@reference",)),
     "refine_scm": Stage("scan", ("refine_scm", *LAYOUT), ("train_scm", "refine_mpp")),
     "bundle": Stage("group", ("classes", "refine"), ("self_correct", "train_scm")),
-    "evaluate": Stage("scan", ("classes", "refine", "stage3", "truth", "evaluate", "labels"), ("refine_scm",)),
+    "evaluate": Stage(
+        "scan",
+        ("classes", "refine", "stage3", "truth", "evaluate", "label_source", "labels", "seed"),
+        ("refine_scm",),
+    ),
 }
 IMPORTED = Stage("group", (), ("apply",))
 APPLIED: dict[str, Stage] = {

@@ -1,4 +1,4 @@
-"""Stage 3: the Unbiased Teacher without labels (paper, section III-D; Liu et al. 2021)."""
+"""Stage 3: the Unbiased Teacher, without labels (paper, section III-D) or with the user's (Liu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import nn
 
 from . import augment
 from .checkpoint import Resume
-from .crops import Crops
+from .crops import Crops, labelled_slices
 from .device import Compute, Pieces, choose
 from .distributed import Ranks, join
-from .losses import loss_named
+from .losses import UNLABELLED, loss_named
 from .models import load_weights, save_weights
 from .progress import Progress
 from .provenance import file_digest, write_json
-from .training import Curves, Learner, class_rates, n_steps, weak_images
+from .training import Curves, Learner, class_rates, n_steps, weak_images, weak_labels
 from .volumes import OUTSIDE, Volume
 from .watch import Watch, within_margin
 
@@ -110,13 +110,14 @@ def self_correct(
     device: str = "auto",
     mem_budget_mb: float = 4000,
     identity: str = "",
+    labels: Sequence[Volume] | None = None,
 ) -> dict[str, Any]:
     """Train a student on a teacher's confident predictions; write the best teacher, the curves and the verdict.
 
     Parameters
     ----------
     volumes : sequence of Volume
-        uint16 grey levels, 0 outside. No label is read.
+        uint16 grey levels, 0 outside.
     start : path
         Weights of stage 2: student and teacher both begin with them.
     out, curves, verdict : path
@@ -126,6 +127,9 @@ def self_correct(
         Section `self_correct` of the configuration.
     seed, device, mem_budget_mb, identity
         As for `train`.
+    labels : sequence of Volume, optional
+        What the user labelled, uint8, 255 elsewhere; never pseudo-labels. Labelled slices are a share of every batch
+        (`labelled_share`), and a labelled pixel is learned with its label, not the teacher's.
 
     Returns
     -------
@@ -137,8 +141,9 @@ def self_correct(
     -----
     The teacher sees a weak view, the student the same crop in the same geometry after strong photometry. What the
     student learns is the teacher's prediction, drawn towards stage 2's by `anchor` (see `anchored`). There is no loss
-    on the pseudo-labels of stage 1 (the paper's first change); unsure pixels are masked (equation 8) and the loss is
-    divided by the number of those left (equation 9).
+    on the pseudo-labels of stage 1 (the paper's first change); with the user's labels there is one, as in the Unbiased
+    Teacher of Liu et al., where labelled images are in every batch. Unsure pixels are masked (equation 8) and the loss
+    is divided by the number of those left (equation 9).
     """
     loss_of = loss_named(settings, "self_correct")
     compute = choose(device)
@@ -149,7 +154,11 @@ def self_correct(
     stage2 = copy.deepcopy(teacher)
     student = copy.deepcopy(teacher).requires_grad_(True).train()
     n_classes = meta["n_classes"]
-    crops = Crops(volumes, None, meta["in_channels"], meta["crop"], settings["batch"], seed, mem_budget_mb, mine)
+    labelled = [] if labels is None else labelled_slices(labels, n_classes)
+    n_slices, crop, batch = meta["in_channels"], meta["crop"], settings["batch"]
+    crops = Crops(
+        volumes, labels, n_slices, crop, batch, seed, mem_budget_mb, mine, labelled, settings["labelled_share"]
+    )
     steps = n_steps(settings, crops.epoch_slices)
     learner = Learner(
         student, loss_of, crops.batch, lr=settings["lr"], steps=steps, seed=seed, compute=compute, ranks=ranks
@@ -173,13 +182,16 @@ def self_correct(
 
     found = watch.start
     with resume.watching_sigterm(), Progress(steps, "steps", "self_correct", done=first) as progress:
-        for step, (grey, _) in enumerate(crops.steps(first, steps), start=first):
+        for step, (grey, label) in enumerate(crops.steps(first, steps), start=first):
             which = augment.draw_geometry(seed, step, len(grey), mine.start)
             weak = weak_images(grey, which, compute)
             everywhere = augment.apply_geometry(torch.from_numpy(grey != OUTSIDE).to(compute.device), which)
             inside = within_margin(everywhere[:, meta["in_channels"] // 2], settings["margin"])
             predicted = predict(teacher, stage2, weak, settings["anchor"], pieces, compute)
             classes, mask = confidence.select(predicted, inside)
+            given = weak_labels(label, which, compute)
+            known = given != UNLABELLED
+            classes, mask, inside = torch.where(known, given.long(), classes), mask | known, inside | known
             drawn = augment.draw_photometry(seed, step, len(grey), settings["photometry"], mine.start)
             strong = augment.apply_photometry(weak, everywhere, drawn).contiguous(memory_format=torch.channels_last)
             total, count, _ = learner.step(step, strong, classes, mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import repeat
@@ -46,7 +47,7 @@ def draw_slice(sample: Any, settings: dict[str, Any], index: int) -> tuple[np.nd
     Returns
     -------
     attenuation : ndarray, float32, (y, x)
-        Linear attenuation coefficient in 1/mm, with partial volume at the borders.
+        Linear attenuation coefficient in 1/mm, or grey level where that is imaged, with partial volume at the borders.
     truth : ndarray, uint8, (y, x)
         Index into the specimen's classes, by the phase that fills most of the voxel.
     """
@@ -95,7 +96,8 @@ def measure_slice(attenuation: np.ndarray, settings: dict[str, Any], index: int)
 def _make_slice(task: tuple[Any, dict[str, Any], int]) -> tuple[np.ndarray, np.ndarray]:
     sample, settings, index = task
     attenuation, truth = draw_slice(sample, settings, index)
-    return measure_slice(attenuation, settings, index), truth
+    measure = SPECIMENS[settings["specimen"]].measure or measure_slice
+    return measure(attenuation, settings, index), truth
 
 
 def _slices(settings: dict[str, Any], workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -125,10 +127,12 @@ def _check(settings: dict[str, Any]) -> None:
     if not min(phases.values()) > 0 or list(phases.values()) != sorted(set(phases.values())):
         raise InputError(
             f"phantom.{specimen.section}",
-            ", ".join(f"{name} {value}" for name, value in phases.items()) + " 1/mm",
+            ", ".join(f"{name} {value}" for name, value in phases.items()) + ("" if specimen.measure else " 1/mm"),
             f"0 < {' < '.join(phases)}, the order of the class names",
-            "mend the attenuations",
+            "mend the grey levels" if specimen.measure else "mend the attenuations",
         )
+    if specimen.measure:
+        return
     longest = max(phases.values()) * width * settings["voxel_size_um"] * 1e-3
     if settings["hardening"] * 2 * longest >= 1:
         raise InputError(
@@ -142,20 +146,30 @@ def _check(settings: dict[str, Any]) -> None:
 def _describe(file: h5py.File, data: h5py.Dataset, settings: dict[str, Any]) -> None:
     """What a Data Exchange file says of itself: the components, the data's meaning, the pixel on the detector."""
     size_um = settings["voxel_size_um"]
+    specimen = SPECIMENS[settings["specimen"]]
     file.create_dataset("implements", data="exchange:measurement:process")
-    data.attrs["units"] = "1/mm"
-    data.attrs["description"] = "reconstructed linear attenuation coefficient"
+    data.attrs["units"] = "1" if specimen.measure else "1/mm"
+    image = "brightness of the block face" if specimen.measure else "reconstructed linear attenuation coefficient"
+    data.attrs["description"] = image
     data.attrs["axes"] = "z:y:x"
     data.attrs["voxel_size_um"] = [size_um] * 3
     data.attrs["voxel_size_units"] = "um"
     for name in ("detection_system/objective/resolution", "detector/pixel_size_x", "detector/pixel_size_y"):
         file.create_dataset(f"measurement/instrument/{name}", data=size_um).attrs["units"] = "um"
-    file.create_dataset("measurement/sample/name", data=SPECIMENS[settings["specimen"]].title)
+    file.create_dataset("measurement/sample/name", data=specimen.title)
+    if specimen.measure:
+        return
     file.create_dataset("process/reconstruction/algorithm", data="filtered back-projection, Shepp-Logan")
     file.create_dataset("process/acquisition/number_of_angles", data=settings["angles"])
 
 
-def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any], workers: int = 1) -> dict[str, Any]:
+def simulate(
+    out: str | Path,
+    truth_out: str | Path,
+    settings: dict[str, Any],
+    workers: int = 1,
+    labels_out: str | Path | None = None,
+) -> dict[str, Any]:
     """Write a simulated scan as Data Exchange HDF5, and its truth in a file of its own.
 
     Parameters
@@ -168,6 +182,8 @@ def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any], w
         The section `phantom`, filled from its schema.
     workers : int
         Processes; the result does not depend on it.
+    labels_out : path, optional
+        A copy of the truth that may be trained on (`labels: phantom`), so that nothing but `evaluate` opens the truth.
 
     Returns
     -------
@@ -203,6 +219,9 @@ def simulate(out: str | Path, truth_out: str | Path, settings: dict[str, Any], w
             voxels += np.bincount(label.ravel(), minlength=len(names))
             sums += np.bincount(label.ravel(), grey.ravel(), minlength=len(names))
             progress.update()
+    if labels_out is not None:
+        with atomic_path(labels_out) as temporary:
+            shutil.copyfile(truth_out, temporary)
     per_class = zip(names, voxels.tolist(), (sums / np.maximum(voxels, 1)).tolist(), strict=True)
     classes = {name: {"voxels": count, "mean": mean} for name, count, mean in per_class}
     return {"shape": list(shape), "classes": classes}

@@ -98,6 +98,8 @@ def load_study(path: Path, scale: str, basedir: Path) -> Study:
     for key in ("path", "truth"):
         if base.get(key) and base[key] != PHANTOM:
             base[key] = str((path.parent / base[key]).resolve())
+    if (labels := base.get("labels", {})).get("path", PHANTOM) not in (None, PHANTOM):
+        base["labels"] = {**labels, "path": str((path.parent / labels["path"]).resolve())}
     return Study(
         name=path.stem,
         scale=scale,

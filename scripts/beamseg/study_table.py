@@ -19,7 +19,7 @@ from .slabs import UNLABELLED, SlabVolume
 from .studies import Study, sample_name
 from .summary import records, run_state
 
-WORDS = {"mean_iou": "mean IoU", "mean_dice": "mean Dice", "iou": "IoU"}
+WORDS = {"mean_iou": "mean IoU", "mean_dice": "mean Dice", "iou": "IoU", "dice": "Dice"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def gather(study: Study, folder: Path, basedir: Path) -> list[Row]:
                 elif kind == "confidence":
                     value = 100 * mean_confidence(results / runs.owner(f"segment_{rest}", name) / "segment" / rest)
                 else:
-                    value = value_at(metrics, what)
+                    where = f"stages.{metrics['product']['stage']}.{rest}" if kind == "product" else what
+                    value = value_at(metrics, where)
                     value = None if value is None else 100 * value
                 if value is not None:
                     values[what].append(value)
@@ -103,6 +104,10 @@ def _warnings(metrics: dict[str, Any], seed: int) -> list[str]:
     notes = []
     if (metrics.get("verdict") or {}).get("use") == "stage2":
         notes.append(f"seed {seed}: the watch refused stage 3")
+    product = metrics.get("product", {}).get("stage")
+    last = next((name for name in ("scm", "mpp") if name in metrics["stages"]), product)
+    if last != product:
+        notes.append(f"seed {seed}: {STAGES[last]} was refused, the product is {STAGES[product]}")
     stage = "stage3" if "stage3" in metrics["stages"] else "stage2"
     if lost := metrics["lost_classes"].get(stage):
         which = ", ".join(lost) if len(lost) < 3 else f"{len(lost)} classes"
@@ -110,9 +115,15 @@ def _warnings(metrics: dict[str, Any], seed: int) -> list[str]:
     return notes
 
 
+def _parts(what: str) -> list[str]:
+    """Dotted parts of what is shown; of `product.…` as of a stage of that name."""
+    parts = what.split(".")
+    return ["stages", *parts] if parts[0] == "product" else parts
+
+
 def quantity(what: str) -> str:
     """What is measured, without the stage: `stages.stage3.classes.crack.iou` -> `IoU of crack`."""
-    kind, stage, *rest = what.split(".")
+    kind, stage, *rest = _parts(what)
     if kind == "seconds":
         return f"{stage}, s"
     if kind == "confidence":
@@ -127,7 +138,7 @@ def quantity(what: str) -> str:
 
 def heading(what: str) -> str:
     """`stages.stage2.mean_iou` -> `stage 2 mean IoU`; `seconds.pseudo_label` -> `pseudo_label, s`."""
-    kind, stage, *_ = what.split(".")
+    kind, stage, *_ = _parts(what)
     return quantity(what) if kind == "seconds" else f"{STAGES.get(stage, stage)} {quantity(what)}"
 
 

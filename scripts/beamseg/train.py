@@ -42,6 +42,7 @@ def train(
     device: str = "auto",
     mem_budget_mb: float = 4000,
     identity: str = "",
+    labelled_slices: Sequence[tuple[int, int]] = (),
 ) -> None:
     """Train on labels; write the weights and the curves.
 
@@ -61,6 +62,8 @@ def train(
         Volumes that fit are held in memory, else crops are read from their files.
     identity : str
         Digest of the inputs; a resume state of other inputs is not used.
+    labelled_slices : sequence of (volume, z)
+        Slices that crops are drawn from; empty means all.
 
     Raises
     ------
@@ -86,7 +89,8 @@ def train(
     }
     torch.manual_seed(seed)
     model = build_model(meta["name"], meta["in_channels"], n_classes, **meta["options"]).to(compute.device)
-    crops = Crops(volumes, labels, meta["in_channels"], settings["crop"], settings["batch"], seed, mem_budget_mb, mine)
+    n_slices, crop, batch = meta["in_channels"], settings["crop"], settings["batch"]
+    crops = Crops(volumes, labels, n_slices, crop, batch, seed, mem_budget_mb, mine, labelled_slices)
     steps = n_steps(settings, crops.epoch_slices)
     learner = Learner(
         model, loss_of, crops.batch, lr=settings["lr"], steps=steps, seed=seed, compute=compute, ranks=ranks
@@ -108,8 +112,13 @@ def train(
             check_labels(label, n_classes)
             which = augment.draw_geometry(seed, step, len(grey), mine.start)
             images, target = weak_images(grey, which, compute), weak_labels(label, which, compute)
+            inside = augment.apply_geometry(torch.from_numpy(grey != OUTSIDE).to(compute.device), which)
+            if settings["piecewise_affine"]["scale"]:
+                warp = augment.draw_warp(seed, step, len(grey), settings["piecewise_affine"], mine.start)
+                images, inside = augment.apply_warp(images, warp), augment.apply_warp(inside, warp, nearest=True)
+                images = images.contiguous(memory_format=torch.channels_last)
+                target = augment.apply_warp(target[:, None], warp, nearest=True)[:, 0]
             if settings["strong_share"]:
-                inside = augment.apply_geometry(torch.from_numpy(grey != OUTSIDE).to(compute.device), which)
                 share, photometry = settings["strong_share"], settings["photometry"]
                 images = strengthen(images, inside, share, photometry, seed, step, mine.start, crops.batch)
             total, count, predicted = learner.step(step, images, target)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from . import scm
 from .checkpoint import Resume
+from .crops import labelled_slices
 from .device import choose
 from .errors import InputError
 from .progress import Progress
@@ -34,33 +35,6 @@ def read_window(volume: Volume, z0: int, z1: int, y0: int, x0: int, size: int) -
         inner = tuple(slice(a - start, b - start) for a, b, start in zip(low, high, starts, strict=True))
         window[inner] = volume.read(low[0], high[0], slice(low[1], high[1]), slice(low[2], high[2]))
     return window
-
-
-def labelled_slices(labels: Sequence[Volume | None], n_classes: int) -> list[tuple[int, int]]:
-    """(volume, z) of every slice in which the user labelled a pixel.
-
-    Raises
-    ------
-    InputError
-        If a label is neither a class nor 255.
-    """
-    found = []
-    for number, volume in enumerate(labels):
-        if volume is None:
-            continue
-        for start in range(0, volume.shape[0], 8):
-            for z, plane in enumerate(volume.read(start, min(start + 8, volume.shape[0])), start):
-                classes = plane[plane != UNLABELLED]
-                if classes.size and classes.max() >= n_classes:
-                    raise InputError(
-                        f"labels of training scan {number}",
-                        f"label {classes.max()} in slice {z}",
-                        f"0 … {n_classes - 1}, or 255 for unlabelled",
-                        "renumber the labels, or set 255 for pixels without a label",
-                    )
-                if classes.size:
-                    found.append((number, z))
-    return found
 
 
 @dataclass

@@ -253,18 +253,59 @@ def user_truth(wildcards):
     return [path] if is_phantom(wildcards) else existing(path or None)
 
 
+def labels_path(name):
+    """Path of a scan's labels, which may be trained on; empty without any."""
+    run = RUNS.runs[name]
+    if run.get("labels.path") == graph.PHANTOM:
+        return f"results/{RUNS.owner('simulate', name)}/phantom_labels.h5"
+    return str(run.file("labels.path") or "")
+
+
+def label_files(name):
+    """The same as input of a rule; a missing file is left out, and the job itself then fails with words."""
+    path = labels_path(name)
+    if RUNS.runs[name].get("labels.path") == graph.PHANTOM:
+        return [path]
+    return existing(path or None)
+
+
 def user_labels(wildcards):
-    return existing(run_of(wildcards).file("labels.path"))
+    return label_files(run_of(wildcards).name)
+
+
+def anchor_labels(wildcards):
+    """Labelled slices that MPP starts from; none where the network was not trained on labelled slices."""
+    return (
+        user_labels(wildcards) if setting("label_source")(wildcards) == "slices" else []
+    )
+
+
+def anchors(wildcards):
+    """How MPP opens the labelled slices that it starts from; None without any."""
+    files = anchor_labels(wildcards)
+    if not files:
+        return None
+    run = run_of(wildcards)
+    keys = ("label_source", "labels", "seed")
+    return {"file": files[0]} | {key: run.get(key) for key in keys}
 
 
 def group_labels(wildcards):
     """Training labels of the reference scans, one per scan, empty where a scan has none."""
     names = RUNS.references(run_of(wildcards).group)
-    return [str(RUNS.runs[name].file("labels.path") or "") for name in names]
+    return [labels_path(name) for name in names]
 
 
 def existing_group_labels(wildcards):
-    return [path for path in group_labels(wildcards) if path and Path(path).exists()]
+    names = RUNS.references(run_of(wildcards).group)
+    return [path for name in names for path in label_files(name)]
+
+
+def supervising_labels(wildcards):
+    """The user's labels that stage 3 learns from beside its teacher; none where clusters gave stage 2 its labels."""
+    if setting("label_source")(wildcards) == "clusters":
+        return []
+    return existing_group_labels(wildcards)
 
 
 def weights_of(wildcards):

@@ -34,7 +34,7 @@ rule evaluate:
         settings=lambda wildcards: RUNS.settings("evaluate", wildcards.sample)
         | {"truth": None},
         truth=truth_of,
-        labels=lambda wildcards: str(run_of(wildcards).file("labels.path") or ""),
+        labels=lambda wildcards: labels_path(wildcards.sample),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("evaluate"),
     script:

@@ -8,6 +8,7 @@ rule refine_mpp:
         scan=needs("ingest"),
         classes=needs("pseudo_label"),
         verdict=verdict_of,
+        labels=anchor_labels,
     output:
         "results/{sample}/refine_mpp/{part}.json",
     log:
@@ -23,6 +24,7 @@ rule refine_mpp:
         runtime=minutes(60, voxels_per_s=1e6),
     params:
         settings=setting("refine_mpp"),
+        anchors=anchors,
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("refine_mpp"),
     script:

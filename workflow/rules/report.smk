@@ -103,6 +103,7 @@ rule report:
         runtime=60,
     params:
         settings=setting("report"),
+        label_source=setting("label_source"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("report"),
     script:

@@ -8,6 +8,8 @@ rule self_correct:
         plan=needs("plan"),
         grey=ancient(needs("normalize@reference")),
         weights=needs("train"),
+        classes=needs("pseudo_label"),
+        labels=supervising_labels,
     output:
         weights="results/groups/{group}/stage3.safetensors",
         curves="results/groups/{group}/self_correct.csv",
@@ -25,6 +27,7 @@ rule self_correct:
         gpu=training_gpus,
     params:
         settings=settings_of("self_correct"),
+        labels=group_labels,
         device=setting("device"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("self_correct"),

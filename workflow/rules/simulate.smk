@@ -2,10 +2,11 @@
 
 
 rule simulate:
-    """Make a phantom: projections, noise, rings, filtered back-projection."""
+    """Make a phantom: projections, noise, rings, filtered back-projection; its truth, and the same as labels."""
     output:
         scan="results/{sample}/phantom.h5",
         truth="results/{sample}/phantom_truth.h5",
+        labels="results/{sample}/phantom_labels.h5",
     log:
         "logs/{sample}/simulate.log",
     benchmark:
