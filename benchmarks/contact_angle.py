@@ -117,7 +117,7 @@ def summary(rows: list[dict[str, float]]) -> dict[str, float]:
     other = (table["published"] - table["angle"])[np.isfinite(table["published"])]
     return {
         "n": len(rows),
-        "not measured": int((~done).sum()),
+        "no angle": int((~done).sum()),
         "error": float(np.abs(error).mean()),
         "bias": float(error.mean()),
         "coverage": float(100 * inside.mean()),
@@ -130,15 +130,15 @@ def summary(rows: list[dict[str, float]]) -> dict[str, float]:
 def show(title: str, groups: dict[str, list[dict[str, float]]]) -> str:
     """A table in Markdown, a line per group."""
     lines = [
-        f"| {title} | caps | not measured | error, ° | bias, ° | covered, % | interval, ° | published, ° | its bias, ° |"
+        f"| {title} | caps | no angle | error, ° | bias, ° | covered, % | interval, ° | published, ° | its bias, ° |"
     ]
     lines.append("|---" * 9 + "|")
     for name, rows in groups.items():
         if rows:
             s = summary(rows)
             lines.append(
-                f"| {name} | {s['n']} | {s['not measured']} | {s['error']:.2f} | {s['bias']:+.2f} | {s['coverage']:.1f} "
-                f"| {s['width']:.2f} | {s['published error']:.2f} | {s['published bias']:+.2f} |"
+                f"| {name} | {s['n']} | {s['no angle']} | {s['error']:.2f} | {s['bias']:+.2f} "
+                f"| {s['coverage']:.1f} | {s['width']:.2f} | {s['published error']:.2f} | {s['published bias']:+.2f} |"
             )
     return "\n".join(lines)
 

@@ -165,11 +165,27 @@ def measure(labels: np.ndarray, seed: int = 0) -> Cap:
     low, high = interval(circle, near_free, line, near_interface, np.random.default_rng(seed))
     diameter, axis, tilt = wire_of(contour(wire, ~(droplet | wire)), line, ends)
     area, volume = cap_area(circle.radius, angle), cap_volume(circle.radius, height)
-    degrees = (math.degrees(angle), math.degrees(low), math.degrees(high))
+    (left_y, left_x), (right_y, right_x) = ends.tolist()
     return Cap(
-        *degrees,
-        *(half, height, circle.radius, *circle.centre.tolist(), *ends.ravel().tolist()),
-        *(area, volume, rms, arc, diameter, axis, tilt),
+        angle_deg=math.degrees(angle),
+        angle_low_deg=math.degrees(low),
+        angle_high_deg=math.degrees(high),
+        half_length=half,
+        height=height,
+        radius=circle.radius,
+        centre_y=float(circle.centre[0]),
+        centre_x=float(circle.centre[1]),
+        left_y=left_y,
+        left_x=left_x,
+        right_y=right_y,
+        right_x=right_x,
+        area=area,
+        volume=volume,
+        rms=rms,
+        arc_deg=arc,
+        wire_diameter=diameter,
+        wire_axis_deg=axis,
+        tilt_deg=tilt,
     )
 
 
@@ -180,9 +196,9 @@ def in_nm(cap: Cap, pixel_nm: float | None) -> dict[str, Any]:
         name, value = field.name, getattr(cap, field.name)
         if name in LENGTHS:
             power = LENGTHS[name]
-            known = value is not None and pixel_nm is not None
-            row[f"{name}_px{power if power > 1 else ''}"] = value
-            row[f"{name}_nm{power if power > 1 else ''}"] = value * pixel_nm**power if known else None
+            exponent = str(power) if power > 1 else ""
+            row[f"{name}_px{exponent}"] = value
+            row[f"{name}_nm{exponent}"] = None if value is None or pixel_nm is None else value * pixel_nm**power
         else:
             row[name] = value
     return row
@@ -338,8 +354,8 @@ def interval(
 
     Each replicate is the fit to points on the fitted curves, moved by two errors. One is that of the pixels: the curves
     are shifted on the grid by a random fraction of a pixel, and what rounding to pixels does to every point follows;
-    along rows, columns and diagonals it is the same for all, so it must not be taken for independent noise. The other is
-    the noise: residuals drawn anew, larger by what neighbours err together. The fits are linearized.
+    along rows, columns and diagonals it is the same for all, so it is no independent noise. The other is the noise:
+    residuals drawn anew, larger by what neighbours err together. The fits are linearized.
     """
     tangent = np.array([-line.normal[1], line.normal[0]])
     along = interface.points @ tangent - float(circle.centre @ tangent)
@@ -426,14 +442,14 @@ def correlation_length(contours: list[tuple[np.ndarray, int]]) -> float:
         counts[: len(product)] += n - np.arange(len(product))
         taken += parameters
     correlation = sums / np.maximum(counts, 1)
-    n = float(counts[0])
+    total = float(counts[0])
     length = 1.0
     for _ in range(5):
-        bias = min(0.5, taken * length / n)
+        bias = min(0.5, taken * length / total)
         restored = correlation * (1 - bias) + bias
         first_zero = int(np.argmax(restored <= max(0.0, bias))) or lags
         length = 1.0 + 2.0 * float(np.maximum(restored[1:first_zero], 0).sum())
-    return max(1.0, min(length, n / 8))
+    return max(1.0, min(length, total / 8))
 
 
 def line_rounding(line: Line, edge: Contour, shifts: np.ndarray) -> np.ndarray:
@@ -494,3 +510,24 @@ def wire_of(edge: Contour, line: Line, ends: np.ndarray) -> tuple[float | None, 
     if diameter <= 0 or tilt > LARGEST_TILT_DEG:
         return None, None, None
     return diameter, math.degrees(math.atan2(-axis[0], axis[1])), tilt
+
+
+def smoothed(values: np.ndarray, widths: np.ndarray, window: int) -> np.ndarray:
+    """Running mean of a curve, weighted by 1/width²; NaN where no frame of the window was measured.
+
+    Parameters
+    ----------
+    values, widths : ndarray, float, (frames,)
+        Angles and the widths of their intervals, NaN where there are none.
+    window : int
+        Frames, the middle one included.
+    """
+    weights = np.where(np.isfinite(values), 1 / np.maximum(widths, 1e-3) ** 2, 0.0)
+    kernel = np.ones(min(window, 2 * len(values) - 1) // 2 * 2 + 1)
+
+    def running(x: np.ndarray) -> np.ndarray:
+        half = len(kernel) // 2
+        return np.convolve(np.pad(x, half), kernel, "valid")
+
+    total = running(weights)
+    return np.divide(running(weights * np.nan_to_num(values)), total, np.full(len(values), np.nan), where=total > 0)

@@ -86,3 +86,33 @@ def rough_field(shape: tuple[int, int], grain: float, rng: np.random.Generator) 
     field = gaussian_filter(rng.normal(size=shape), grain, mode="wrap")
     # The sum of the squares of a Gaussian's weights.
     return field * (2.0 * math.sqrt(math.pi) * grain)
+
+
+def draw_frame(labels: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """A bright-field picture of a mask: uneven light, fringes along the wire, a bright rim, noise, a scale bar.
+
+    Parameters
+    ----------
+    labels : ndarray, uint8, (y, x)
+    noise : float
+        Standard deviation in ranges of grey from droplet to background.
+    rng : Generator
+
+    Returns
+    -------
+    ndarray, uint8, (y, x)
+        The scale bar, an eighth of the width, has the value 255.
+    """
+    height, width = labels.shape
+    grey = np.array([1.0, 0.55, 0.0])[labels]
+    y, x = np.mgrid[:height, :width] / height
+    grey[labels == WIRE] += 0.08 * np.sin(2 * np.pi * 28 * x[labels == WIRE])
+    soft = gaussian_filter(grey, 0.7)
+    soft += 0.5 * (soft - gaussian_filter(soft, 3.0))  # the rim
+    light = rng.uniform(-0.15, 0.15, 2)
+    soft += light[0] * (y - 0.5) + light[1] * (x - 0.5)
+    grains = 0.6 * rng.normal(size=labels.shape) + 0.8 * rough_field(labels.shape, 0.8, rng)
+    picture = np.clip(80 + 90 * (soft + noise * grains), 1, 250).astype(np.uint8)
+    top = height - height // 16
+    picture[top : top + max(3, height // 80), width // 20 : width // 20 + max(16, width // 8)] = 255
+    return picture
