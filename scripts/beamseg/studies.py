@@ -98,6 +98,8 @@ def load_study(path: Path, scale: str, basedir: Path) -> Study:
     for key in ("path", "truth"):
         if base.get(key) and base[key] != PHANTOM:
             base[key] = str((path.parent / base[key]).resolve())
+    if (base.get("labels") or {}).get("path"):
+        base = merge(base, {"labels": {"path": str((path.parent / base["labels"]["path"]).resolve())}})
     return Study(
         name=path.stem,
         scale=scale,
