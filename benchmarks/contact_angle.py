@@ -1,6 +1,6 @@
 """The contact angle of drawn caps: error, coverage of the 95 % interval, and the published algorithm beside it.
 
-usage: python benchmarks/contact_angle.py [--repeats 40] [--out FOLDER]
+usage: python benchmarks/contact_angle.py [--repeats 40] [--radii 50 100] [--out FOLDER]
 
 Caps of 60 to 150° and radii of 15 to 200 px lie in any direction at any fraction of a pixel; edges are drawn without
 and with correlated noise; every third droplet is cut by the frame. `published` is written from the description in
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +93,10 @@ def published(labels: np.ndarray) -> float:
     return math.degrees(math.pi - 2 * math.atan2(half, height))
 
 
-def run(repeats: int) -> list[dict[str, float]]:
+def run(repeats: int, radii: Sequence[int]) -> list[dict[str, float]]:
     """A row per drawn cap."""
     rows = []
-    tasks = [(a, r, s, k) for r in RADII for a in ANGLES for s in ROUGHNESS for k in range(repeats)]
+    tasks = [(a, r, s, k) for r in radii for a in ANGLES for s in ROUGHNESS for k in range(repeats)]
     for angle, radius, roughness, k in tqdm(tasks):
         rng = np.random.default_rng([angle, radius, round(10 * roughness), k])
         labels = draw(angle, radius, roughness, k % 3 == 0, rng)
@@ -143,12 +144,12 @@ def show(title: str, groups: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def draw_figure(rows: list[dict[str, float]], path: Path) -> None:
+def draw_figure(rows: list[dict[str, float]], radii: Sequence[int], path: Path) -> None:
     """Mean absolute error over the angle, a panel per radius."""
     with figures.style():
-        figure = Figure(figsize=(2.6 * len(RADII), 2.8))
-        axes = figure.subplots(1, len(RADII), sharey=True)
-        for place, radius in zip(axes, RADII, strict=True):
+        figure = Figure(figsize=(2.6 * len(radii), 2.8))
+        axes = figure.subplots(1, len(radii), sharey=True, squeeze=False)[0]
+        for place, radius in zip(axes, radii, strict=True):
             of_angle = [summary([r for r in rows if r["radius"] == radius and r["angle"] == a]) for a in ANGLES]
             series = {
                 "here": np.array([s["error"] for s in of_angle]),
@@ -165,12 +166,13 @@ def main() -> None:
     """Print the tables; with --out write every cap and the figure too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="caps per angle, radius and roughness")
+    parser.add_argument("--radii", type=int, nargs="+", default=RADII, help="pixels")
     parser.add_argument("--out", type=Path, help="folder for contact_angle.csv and contact_angle.png")
     options = parser.parse_args()
-    rows = run(options.repeats)
-    print(show("radius", {f"{r} px": [x for x in rows if x["radius"] == r] for r in RADII}), "\n")
-    large = [row for row in rows if row["radius"] >= 50]
-    print(show("R ≥ 50 px", {"all": large}), "\n")
+    rows = run(options.repeats, options.radii)
+    print(show("radius", {f"{r} px": [x for x in rows if x["radius"] == r] for r in options.radii}), "\n")
+    large = [row for row in rows if row["radius"] >= 50] or rows
+    print(show("R ≥ 50 px, or all if none is", {"all": large}), "\n")
     print(show("angle", {f"{a}°": [x for x in large if x["angle"] == a] for a in ANGLES}), "\n")
     print(show("roughness", {f"{s:g} px": [x for x in large if x["roughness"] == s] for s in ROUGHNESS}), "\n")
     print(show("frame", {"whole": [x for x in large if not x["cut"]], "cut": [x for x in large if x["cut"]]}))
@@ -180,7 +182,7 @@ def main() -> None:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        draw_figure(rows, options.out / "contact_angle.png")
+        draw_figure(rows, options.radii, options.out / "contact_angle.png")
 
 
 if __name__ == "__main__":

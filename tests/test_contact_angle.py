@@ -1,6 +1,8 @@
 """The contact angle against drawn caps, and the reasons of masks that have none."""
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from beamseg.contact_angle import (
     in_nm,
     measure,
 )
+from beamseg.frames import named_files, read_mask
 from beamseg.specimens.nanowire import Nanowire, draw_labels
 
 
@@ -157,3 +160,14 @@ def test_lengths_in_nanometres():
     assert row["area_nm2"] == pytest.approx(0.25 * row["area_px2"])
     assert row["volume_nm3"] == pytest.approx(0.125 * row["volume_px3"])
     assert in_nm(found, None)["radius_nm"] is None
+
+
+@pytest.mark.data
+def test_human_masks_of_in_situ_frames_are_measured():
+    folder = Path(os.environ.get("BEAMSEG_DATA", "")) / "nanowire_tem" / "masks"
+    if not folder.is_dir():
+        pytest.skip(f"no masks in {folder}; BEAMSEG_DATA names the folder of the real data sets")
+    found = [measure(read_mask(file, {0: 0, 127: 1, 255: 2}, 3)) for file in list(named_files(folder).values())[::4]]
+    assert len(found) == 10
+    assert all(cap.reason == "" for cap in found)
+    assert all(100 < cap.angle_deg < 132 for cap in found)  # all frames lie within; no value is in the report

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import tifffile
 import yaml
+from PIL import Image
 
 from beamseg.config import defaults, load_runs
 from beamseg.contact_angle import DROPLET, WIRE, smoothed
@@ -29,6 +30,7 @@ from beamseg.frames import (
 )
 from beamseg.measure_frames import measure_frames
 from beamseg.provenance import write_json
+from beamseg.report_frames import report_frames
 from beamseg.segment_frames import without_bars
 from beamseg.simulate_frames import DEFECTS, make_frame, simulate_frames
 
@@ -194,6 +196,26 @@ def test_every_frame_has_a_row_and_the_unmeasurable_ones_a_reason(movie, tmp_pat
     assert found["stages"]["frames"]["accuracy"] == 1
     assert found["angle"]["mse"] == pytest.approx(0, abs=1e-6)  # six digits in the table
     assert found["angle"]["covered"] == 2
+
+    (tmp_path / "c.csv").write_text("phase,epoch,validation\nsupervised,1,0.5\n")
+    report_frames(
+        frames=open_frames(movie / "frames"),
+        scan=tmp_path / "frames.json",
+        masks=tmp_path / "masks.json",
+        geometry=tmp_path / "g.csv",
+        metrics=tmp_path / "m.json",
+        curves=tmp_path / "c.csv",
+        settings=SETTINGS,
+        out_angle=tmp_path / "angle.png",
+        out_sheet=tmp_path / "sheet.png",
+        out_movie=tmp_path / "movie.gif",
+        out_html=tmp_path / "report.html",
+    )
+    page = (tmp_path / "report.html").read_text()
+    assert "7 of 11 measured" in page
+    assert "two droplets" in page
+    with Image.open(tmp_path / "movie.gif") as gif:
+        assert gif.n_frames == 11
 
 
 def load(tmp_path, **settings):
