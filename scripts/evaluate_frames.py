@@ -8,8 +8,8 @@ if __name__ == "__main__":
     with job(snakemake):
         files, params = snakemake.input, snakemake.params
         settings = params.settings
-        path, labels, truth, dataset = params.movie
-        frames = open_frames(path, dataset)
+        frames = open_frames(*params.movie)
+        labels, truth = params.masks
         masks = paired(frames, labels)
         tested = {name: masks[name] for name in split(list(masks), settings["seed"], short_keys(settings))["test"]}
         if truth:

@@ -6,8 +6,7 @@ from beamseg.provenance import write_json
 
 if __name__ == "__main__":
     with job(snakemake):
-        path, _, _, dataset = snakemake.params.movie
-        frames = open_frames(path, dataset)
+        frames = open_frames(*snakemake.params.movie)
         pixel_nm = snakemake.params.pixel_nm or frames.pixel_nm
         content = {"name": snakemake.wildcards.sample, "pixel_nm": pixel_nm, "frames": describe(frames)}
         write_json(snakemake.output[0], content)

@@ -7,9 +7,8 @@ from beamseg.report_frames import report_frames
 if __name__ == "__main__":
     with job(snakemake):
         files, out = snakemake.input, snakemake.output
-        path, _, _, dataset = snakemake.params.movie
         report_frames(
-            frames=open_frames(path, dataset),
+            frames=open_frames(*snakemake.params.movie),
             scan=files.scan,
             masks=files.masks,
             geometry=files.geometry,

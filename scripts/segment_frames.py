@@ -8,10 +8,9 @@ from beamseg.segment_frames import segment_frames
 if __name__ == "__main__":
     with job(snakemake):
         files, params = snakemake.input, snakemake.params
-        path, _, _, dataset = params.movie
         inputs = {"scan": files.scan, "weights": files.weights}
         segment_frames(
-            open_frames(path, dataset),
+            open_frames(*params.movie),
             files.weights,
             snakemake.output[0],
             grey_to_class=params.settings["labels.map"],

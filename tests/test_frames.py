@@ -147,12 +147,17 @@ def test_a_bar_over_a_large_object_leaves_it():
     assert np.array_equal(without_bars(labels, bars), labels)
 
 
-def test_the_smoothed_curve_weighs_and_bridges():
-    values = np.array([100.0, np.nan, 106.0, np.nan, np.nan, np.nan])
-    widths = np.array([1.0, np.nan, 2.0, np.nan, np.nan, np.nan])
-    found = smoothed(values, widths, 3)
-    assert found[:4] == pytest.approx([100, (100 + 106 / 4) / 1.25, 106, 106])
-    assert np.isnan(found[4:]).all()
+def test_the_smoothed_curve_follows_a_slope_and_bridges_what_is_short():
+    line = 100 + 2.0 * np.arange(9)
+    values, widths = line.copy(), np.ones(9)
+    values[[3, 6, 7, 8]] = widths[[3, 6, 7, 8]] = np.nan
+    found = smoothed(values, widths, 5)
+    assert found[:5] == pytest.approx(line[:5])
+    assert np.isnan(found[5:]).all()  # two frames in the window
+    off = values.copy()
+    off[2] += 10
+    widths[2] = 100
+    assert smoothed(off, widths, 5)[2] == pytest.approx(line[2], abs=0.05)
 
 
 def as_manifest(movie, folder):

@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from beamseg import perturbations
+from beamseg.checkpoint import Resume
 from beamseg.config import defaults
 from beamseg.errors import InputError
 from beamseg.frames import open_frames, paired
@@ -199,6 +200,29 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(movie, tmp_pa
     first, again, other = (run(movie, tmp_path, settings, seed=seed)["head.weight"] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(movie, tmp_path, monkeypatch):
+    settings, stage3 = of_preset("f")
+    settings |= {"epochs": 2, "checkpoint_s": 0}
+    for folder in ("whole", "cut"):
+        (tmp_path / folder).mkdir()
+    whole = run(movie, tmp_path / "whole", settings, stage3=stage3)
+    save, saved = Resume.save, []
+
+    def save_and_stop(self, state):
+        save(self, state)
+        saved.append(state["phase"])
+        if len(saved) == 2:  # in the second phase
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Resume, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(movie, tmp_path / "cut", settings, stage3=stage3)
+    assert saved == [0, 1]
+    resumed = run(movie, tmp_path / "cut", settings, stage3=stage3)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert (tmp_path / "whole" / "c.csv").read_text() == (tmp_path / "cut" / "c.csv").read_text()
 
 
 def test_a_mask_of_another_size_than_its_frame_is_refused(movie, tmp_path):

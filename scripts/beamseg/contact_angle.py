@@ -513,21 +513,23 @@ def wire_of(edge: Contour, line: Line, ends: np.ndarray) -> tuple[float | None, 
 
 
 def smoothed(values: np.ndarray, widths: np.ndarray, window: int) -> np.ndarray:
-    """Running mean of a curve, weighted by 1/width²; NaN where no frame of the window was measured.
+    """A curve smoothed by a straight line through each window; NaN where fewer than three frames were measured.
 
     Parameters
     ----------
     values, widths : ndarray, float, (frames,)
-        Angles and the widths of their intervals, NaN where there are none.
+        Angles and the widths of their intervals, NaN where there are none. Frames weigh 1/(width² + median width²).
     window : int
         Frames, the middle one included.
     """
-    weights = np.where(np.isfinite(values), 1 / np.maximum(widths, 1e-3) ** 2, 0.0)
-    kernel = np.ones(min(window, 2 * len(values) - 1) // 2 * 2 + 1)
-
-    def running(x: np.ndarray) -> np.ndarray:
-        half = len(kernel) // 2
-        return np.convolve(np.pad(x, half), kernel, "valid")
-
-    total = running(weights)
-    return np.divide(running(weights * np.nan_to_num(values)), total, np.full(len(values), np.nan), where=total > 0)
+    found = np.full(len(values), np.nan)
+    known = np.flatnonzero(np.isfinite(values))
+    if not known.size:
+        return found
+    weights = 1 / (widths**2 + max(float(np.median(widths[known])), 1e-3) ** 2)
+    for middle in range(len(values)):
+        near = known[np.abs(known - middle) <= window // 2]
+        if len(near) > 2:
+            slopes = np.column_stack([np.ones(len(near)), near - middle])
+            found[middle] = (solve(slopes, weights[near]) @ values[near])[0]
+    return found

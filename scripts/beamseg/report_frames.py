@@ -85,6 +85,7 @@ def angle_figure(table: pd.DataFrame, settings: dict[str, Any], result: dict[str
     figure = Figure(figsize=(10, 3.6))
     axes = figure.subplots()
     axes.fill_between(x, low, high, color=RAW, alpha=0.2, linewidth=0, label="95 % interval")
+    axes.vlines(x, low, high, color=RAW, alpha=0.35, linewidth=1)
     axes.plot(x, raw, ".-", color=RAW, markersize=4, linewidth=0.8, label="raw, frame by frame")
     label = f"smoothed over {settings['smooth']} frames (not a measurement)"
     axes.plot(x, table["angle_smoothed_deg"], color=SMOOTH, linewidth=1.6, label=label)

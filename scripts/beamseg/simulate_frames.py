@@ -15,7 +15,6 @@ from .specimens.nanowire import Nanowire, draw_frame, draw_labels
 
 GREY = (0, 127, 255)
 """Of background, wire and droplet in the masks."""
-PIXEL_NM = 0.25
 DEFECTS = ("no_wire", "no_droplet", "two_droplets", "saturated", "other_size")
 
 

@@ -296,11 +296,15 @@ def movie_paths(wildcards):
 
 
 def movie_of(wildcards):
-    """Frames, masks, truth and dataset of a scan."""
+    """Frames and dataset of a scan."""
     run = run_of(wildcards)
-    return [None if path is None else str(path) for path in movie(run)] + [
-        run.get("dataset")
-    ]
+    return [str(movie(run)[0]), run.get("dataset")]
+
+
+def human_masks(wildcards):
+    """Masks that may be trained on, and the truth, of a scan."""
+    paths = movie(run_of(wildcards))[1:]
+    return [None if path is None else str(path) for path in paths]
 
 
 def group_movies(wildcards):

@@ -23,6 +23,7 @@ rule evaluate_frames:
     params:
         settings=settings_of("evaluate_frames"),
         movie=movie_of,
+        masks=human_masks,
         code=code("evaluate_frames"),
     script:
         "../../scripts/evaluate_frames.py"
