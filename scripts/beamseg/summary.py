@@ -14,7 +14,7 @@ from .code import code_digest
 from .config import PHANTOM, Run
 from .evaluate import stage_table
 from .job import alive
-from .metrics import percent
+from .metrics import frame_line
 from .overview import write_overview
 from .provenance import atomic_path, read_json
 from .runs import ALL_STAGES, FRAME_STAGES, STAGES, Runs, is_assigned, is_images
@@ -99,16 +99,6 @@ def stages_of(run: Run) -> list[str]:
         left_out.add("release")
     last = ("methods", "report", "export", "quantities", "release")
     return [stage for stage in [*STAGES, *last] if stage not in left_out]
-
-
-def frame_line(metrics: dict[str, Any]) -> str:
-    """What `evaluate_frames` found, in a line."""
-    if not metrics["stages"]:
-        return "no frame was kept for the test"
-    found, angle = metrics["stages"]["frames"], metrics["angle"]
-    text = f"{len(metrics['frames'])} test frames: mean IoU {percent(found['mean_iou'])}, "
-    text += f"mean Dice {percent(found['mean_dice'])}, accuracy {percent(found['accuracy'])}"
-    return text + (f", mean square error of the angle {angle['mse']:.2f} °²" if angle else "")
 
 
 def _unfinished(entry: dict[str, Any]) -> dict[str, str]:
