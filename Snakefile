@@ -32,6 +32,13 @@ include: "workflow/rules/export.smk"
 include: "workflow/rules/quantities.smk"
 include: "workflow/rules/record.smk"
 include: "workflow/rules/release.smk"
+include: "workflow/rules/simulate_frames.smk"
+include: "workflow/rules/frames.smk"
+include: "workflow/rules/train_frames.smk"
+include: "workflow/rules/segment_frames.smk"
+include: "workflow/rules/measure_frames.smk"
+include: "workflow/rules/evaluate_frames.smk"
+include: "workflow/rules/report_frames.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -14,12 +14,13 @@ from .device import choose
 from .errors import InputError
 from .footprint import footprint
 from .forecast import cores, network_rates, rates_key, scan_rates, stage_seconds, training_seconds
+from .frames import open_frames, paired, split
 from .ingest import field_of_view, refuse_thin
 from .inputs import user_labels, user_truth
 from .labels import check_painted
 from .normalize import worth_materializing
 from .readers import how_to_read, known_size, open_source
-from .runs import Runs, corrections, is_assigned
+from .runs import Runs, corrections, is_assigned, is_images
 from .summary import text_table
 
 PHANTOM_RATES = {"histogram": 3e-8, "normalize": 2e-8}  # seconds per voxel; it is not there yet to be timed
@@ -48,6 +49,9 @@ def check(workdir: Path, basedir: Path) -> int:
     for run in loaded.values():
         row = dict.fromkeys(COLUMNS, "") | {"sample": run.name, "group": run.group, "state": "ok"}
         try:
+            if is_images(run):
+                rows.append(row | {"shape": inspect_frames(run)})
+                continue
             found = inspect(run)
         except InputError as error:
             errors.append(f"{run.name}: {error}")
@@ -102,6 +106,16 @@ def check(workdir: Path, basedir: Path) -> int:
     bad = sum(row["state"] == "error" for row in rows)
     print(f"{len(rows) - bad} of {len(rows)} samples are valid")
     return int(bad > 0)
+
+
+def inspect_frames(run: Run) -> str:
+    """Frames of a run and what each part of the labelled ones has; masks are paired and split as training does it."""
+    if run.get("path") == PHANTOM:
+        return f"{run.get('frames.phantom.frames')} frames"
+    frames = open_frames(run.file("path") or "", run.get("dataset"))
+    masks = paired(frames, run.file("labels.path") or "")
+    parts = split(list(masks), run.get("seed"), run.get("frames"))
+    return f"{len(frames.names)} frames, " + ", ".join(f"{len(names)} {part}" for part, names in parts.items())
 
 
 def inspect(run: Run) -> dict[str, Any]:

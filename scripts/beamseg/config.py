@@ -271,8 +271,57 @@ def _without_training(settings: dict[str, Any], origins: dict[str, str], index: 
         )
 
 
+def _combine_images(settings: dict[str, Any], origins: dict[str, str], where: str) -> None:
+    """Refuse what has no meaning for frames, or for frames alone."""
+    images = settings["kind"] == "images"
+    if images != (settings["label_source"] == "images"):
+        raise InputError(
+            f"{where}: label_source",
+            f"{settings['label_source']} with kind: {settings['kind']}",
+            "images for kind: images, clusters or slices for kind: volume",
+            "networks of frames learn from labelled frames alone; take one of the presets nanowires_a to nanowires_f",
+        )
+    if images and settings["refine"]:
+        raise InputError(
+            f"{where}: refine",
+            f"{settings['refine']} with kind: images",
+            "[]",
+            "frames have no z along which labels could be continued",
+        )
+    allowed = ("none", "pseudo_labeling") if images else ("none", "unbiased_teacher")
+    if settings["stage3"] not in allowed:
+        raise InputError(
+            f"{where}: stage3",
+            f"{settings['stage3']} with kind: {settings['kind']}",
+            f"one of {', '.join(allowed)}",
+            "pseudo_labeling is for frames, the teacher for volumes",
+        )
+    if not images:
+        return
+    if settings["path"] != PHANTOM and not settings["labels"]["path"]:
+        raise InputError(f"{where}: labels", "an empty cell", "a folder of masks named as the frames", "label frames")
+    training = settings["train_frames"]
+    if training["pretrain"] and training["network"] != "frame_pspnet":
+        raise InputError(
+            f"{where}: train_frames.pretrain",
+            f"true with {training['network']}",
+            "frame_pspnet",
+            "it freezes the ResNet",
+        )
+    by_prediction = {"object_masking", "context_masking", "guided_cutout", "adversarial"}
+    meaningless = by_prediction & set(training["perturbations"])
+    if training["objective"] == "cross_consistency" and training["network"] == "frame_unet" and meaningless:
+        raise InputError(
+            f"{where}: train_frames.perturbations",
+            f"{', '.join(sorted(meaningless))} with frame_unet",
+            "feature_noise, feature_drop, spatial_dropout",
+            "skip connections carry past the perturbation what it would hide",
+        )
+
+
 def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> None:
     """Refuse combinations without a meaning; slices far apart turn off whatever looks along z."""
+    _combine_images(settings, origins, where)
     if not settings["z_continuous"]:
         forced = {"refine": [], "model": {**settings["model"], "n_slices": 1}}
         features = {**settings["pseudo_label"]["features"], "dimensions": 2}

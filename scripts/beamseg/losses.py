@@ -119,6 +119,33 @@ def focal(
     return total(-alpha * missing**gamma * at_label, valid)
 
 
+def dice_cross_entropy(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None) -> Result:
+    """Cross-entropy plus 1 − the mean Dice of the classes, from logits (nanowire report, section 3.1).
+
+    Dice is one ratio over the batch, not a sum over its pixels; it enters the sum as that ratio times the count, so the
+    parts of a batch that is computed in pieces each have their own. A class that neither the target nor the prediction
+    has counts as 1.
+    """
+    valid = labelled(target, mask)
+    log_probability, at_label = log_probabilities(logits, target, valid)
+    probability = log_probability.exp() * valid[:, None]
+    one_hot = F.one_hot(torch.where(valid, target.long(), 0), logits.shape[1]).movedim(-1, 1) * valid[:, None]
+    overlap, size = ((probability * one_hot).sum((0, 2, 3)), (probability + one_hot).sum((0, 2, 3)))
+    dice = ((2 * overlap + 1) / (size + 1)).mean()
+    value, count = total(-at_label, valid)
+    return value + (1 - dice) * count, count
+
+
+def softmax_mse(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None) -> Result:
+    """Mean squared difference of softmax(logits) from the probabilities `target` (n, classes, y, x), over the classes.
+
+    The consistency of Ouali et al. (2020), equation 2. The target has no gradient; its softmax was taken once.
+    """
+    squared = (logits.softmax(dim=1) - target.detach()).square().mean(dim=1)
+    valid = torch.ones_like(squared, dtype=torch.bool) if mask is None else mask
+    return total(squared, valid)
+
+
 def log_probabilities(
     logits: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

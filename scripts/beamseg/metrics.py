@@ -191,6 +191,16 @@ def stage_rows(result: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def frame_line(metrics: dict[str, Any]) -> str:
+    """What `evaluate_frames` found, in a line."""
+    if not metrics["stages"]:
+        return "no frame was kept for the test"
+    found, angle = metrics["stages"]["frames"], metrics["angle"]
+    text = f"{len(metrics['frames'])} test frames: mean IoU {percent(found['mean_iou'])}, "
+    text += f"mean Dice {percent(found['mean_dice'])}, accuracy {percent(found['accuracy'])}"
+    return text + (f", mean square error of the angle {angle['mse']:.2f} °²" if angle else "")
+
+
 def percent(value: float | None) -> str:
     """`0.12345` -> `12.35 %`; None -> `–`."""
     return "–" if value is None else f"{100 * value:.2f} %"

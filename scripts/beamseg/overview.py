@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .metrics import STAGES, percent
+from .metrics import STAGES, frame_line, percent
 from .page import STYLE, answer, shares_bar, verdicts
 from .provenance import atomic_path, read_json
 
@@ -64,11 +64,14 @@ def _row(row: dict[str, str], beside: dict[str, Path], results: Path) -> str:
     verdict, product, classes = "<td></td>", "", ""
     if (folder / "metrics.json").exists():
         result = read_json(folder / "metrics.json")
-        kind, text = answer(_verdicts(result, beside), result["has_truth"])
+        if "product" not in result:
+            kind, text = "note", frame_line(result)
+        else:
+            kind, text = answer(_verdicts(result, beside), result["has_truth"])
+            stage = result["product"]["stage"]
+            product = escape(f"{STAGES[stage]}{_measured(result['stages'][stage])}")
+            classes = shares_bar(result) + _names(result)
         verdict = f"<td class='{kind}'>{escape(text)}</td>"
-        stage = result["product"]["stage"]
-        product = escape(f"{STAGES[stage]}{_measured(result['stages'][stage])}")
-        classes = shares_bar(result) + _names(result)
     picture = ""
     if (folder / "figures" / "thumbnail.png").exists():
         source = f"{quote(name)}/figures/thumbnail.png"

@@ -279,7 +279,7 @@ def study(
                     place.errorbar(mean, row + offset, xerr=deviation, fmt="o", color=tint, markersize=4.5, label=label)
                 if (theirs := paper.get(key, [None] * len(cells))[row]) is not None:
                     place.plot(theirs, row + offset, "D", mfc="none", mec=tint, markersize=5.5)
-        place.set(title=panel if panel.endswith(", s") else f"{panel}, %", yticks=range(len(cells)))
+        place.set(title=panel if panel.endswith((", s", "of the angle")) else f"{panel}, %", yticks=range(len(cells)))
         place.grid(True)
         place.set_axisbelow(True)
         if place.get_legend_handles_labels()[0]:

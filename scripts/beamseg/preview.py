@@ -23,7 +23,7 @@ from .fov import fov_mask
 from .ingest import field_of_view
 from .provenance import atomic_path, write_json
 from .readers import how_to_read, known_size, open_source
-from .runs import corrections, scan_path
+from .runs import corrections, is_images, scan_path
 from .volumes import MAX_GREY, ArrayVolume, TableVolume, Volume, normalize_block
 
 CROP = (64, 512, 512)
@@ -119,6 +119,8 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     if sample not in runs:
         raise InputError("sample", repr(sample), f"one of {', '.join(runs)}", "see the sample table")
     run = runs[sample]
+    if is_images(run):
+        raise InputError("sample", f"{sample}, which is frames", "a volume", "run the workflow instead")
     path = scan_path(run, workdir / "results")
     if path is None or not path.exists():
         remedy = "run the workflow once, which makes it" if run.get("path") == PHANTOM else "check the path"

@@ -63,6 +63,21 @@ STAGES: dict[str, Stage] = {
         ("refine_scm",),
     ),
 }
+SPLIT = ("frames.block", "frames.validation", "frames.test")
+FRAME_STAGES: dict[str, Stage] = {
+    "simulate_frames": Stage("scan", ("frames.phantom", "phantom.seed")),
+    "frames": Stage("scan", ("path", "dataset", "frames.pixel_nm")),
+    "train_frames": Stage(
+        "group", ("train_frames", "stage3", "frames.size", *SPLIT, "labels", "seed"), ("frames@reference",)
+    ),
+    "segment_frames": Stage("scan", ("frames.remove_bars", "labels.map"), ("train_frames", "frames")),
+    "measure_frames": Stage(
+        "scan", ("frames.saturated", "frames.smooth", "frames.frame_s", "seed"), ("segment_frames", "frames")
+    ),
+    "evaluate_frames": Stage("scan", ("truth", "labels", *SPLIT, "seed"), ("measure_frames",)),
+}
+"""Of runs with `kind` images; `STAGES` are those of volumes."""
+ALL_STAGES = STAGES | FRAME_STAGES
 IMPORTED = Stage("group", (), ("apply",))
 APPLIED: dict[str, Stage] = {
     "apply": Stage("group", ("bundle",)),
@@ -78,7 +93,7 @@ APPLIED: dict[str, Stage] = {
 def stage_of(stage: str, run: Run) -> Stage:
     """What a stage reads for a run."""
     if not run.get("bundle") or stage not in APPLIED or (stage == "plan" and not is_imported(stage, run)):
-        return STAGES[stage]
+        return ALL_STAGES[stage]
     return APPLIED[stage]
 
 
@@ -105,11 +120,12 @@ class Runs:
 
     def _check_groups(self) -> None:
         """Scans of a group share the group's stages, so they must agree on every key that these read."""
-        keys = {key: stage for stage, entry in STAGES.items() if entry.scope == "group" for key in entry.settings}
-        keys = {"bundle": "a model", "apply": "a model"} | keys
-        for key in ("classes", "refine"):
-            keys.pop(key)
         for group, (first, *others) in self.groups.items():
+            stages = FRAME_STAGES if is_images(self.runs[first]) else STAGES
+            keys = {key: stage for stage, entry in stages.items() if entry.scope == "group" for key in entry.settings}
+            keys = {"kind": "all stages", "bundle": "a model", "apply": "a model", **keys}
+            for key in ("classes", "refine"):
+                keys.pop(key, None)
             for key, stage in keys.items():
                 for name in others:
                     mine, theirs = (dict(flatten({key: self._setting(n, key)})) for n in (first, name))
@@ -138,7 +154,8 @@ class Runs:
         """What names a run's input: the resolved path, or the phantom's parameters."""
         run = self.runs[name]
         if run.get("path") == PHANTOM:
-            return digest(run.get("phantom"))
+            keys = FRAME_STAGES["simulate_frames"].settings
+            return digest({key: run.get(key) for key in keys} if is_images(run) else run.get("phantom"))
         return str(run.file("path"))
 
     def identity(self, stage: str, name: str) -> str:
@@ -150,7 +167,7 @@ class Runs:
             return self._identities[stage, who]
         member = self.groups[run.group][0] if entry.scope == "group" else name
         parts: list[Any] = [stage, {key: self._setting(member, key) for key in entry.settings}]
-        if stage == "ingest":
+        if stage in ("ingest", "frames"):
             parts = [stage, self.source(name), {k: self._setting(name, k) for k in entry.settings if k != "path"}]
         if stage == "apply":
             parts = [stage, str(run.file("bundle"))]
@@ -184,7 +201,7 @@ class Runs:
     def settings(self, stage: str, name: str) -> dict[str, Any]:
         """What a rule's `params` holds: exactly the sections and keys that the stage reads."""
         run = self.runs[name]
-        return {key: run.get(key) for key in STAGES[stage].settings}
+        return {key: run.get(key) for key in ALL_STAGES[stage].settings}
 
 
 def corrections(run: Run) -> dict[str, Any] | None:
@@ -193,6 +210,11 @@ def corrections(run: Run) -> dict[str, Any] | None:
     if all(settings[key] == "none" for key in ("shading", "rings", "denoise")):
         return None
     return settings | {"z_continuous": run.get("z_continuous")}
+
+
+def is_images(run: Run) -> bool:
+    """Whether a run's input is frames, each its own item, and not a volume."""
+    return bool(run.get("kind") == "images")
 
 
 def is_assigned(run: Run) -> bool:

@@ -19,6 +19,7 @@ from .slabs import UNLABELLED, SlabVolume
 from .studies import Study, sample_name
 from .summary import records, run_state
 
+ANGLES = {"mse": "mean square error, °²,", "rmse": "root mean square error, °,", "bias": "bias, °,"}
 WORDS = {"mean_iou": "mean IoU", "mean_dice": "mean Dice", "iou": "IoU", "dice": "Dice"}
 
 
@@ -48,7 +49,7 @@ def value_at(metrics: dict[str, Any], path: str) -> float | None:
 
 
 def gather(study: Study, folder: Path, basedir: Path) -> list[Row]:
-    """A row per cell of the study, in %, or in s for `seconds.<stage>`; cells not run or not done say so."""
+    """A row per cell, in %, in s for `seconds.<stage>`, in degrees for `angle`; cells not run or not done say so."""
     runs = Runs(load_runs(folder, basedir)[0])
     results, logs = folder / "results", folder / "logs"
     seconds = {(entry["stage"], entry["sample"]): entry.get("seconds") for entry in records(logs)}
@@ -77,6 +78,8 @@ def gather(study: Study, folder: Path, basedir: Path) -> list[Row]:
                     value = seconds.get((rest, runs.owner(rest, name)))
                 elif kind == "confidence":
                     value = 100 * mean_confidence(results / runs.owner(f"segment_{rest}", name) / "segment" / rest)
+                elif kind == "angle":
+                    value = value_at(metrics, what)
                 else:
                     where = f"stages.{metrics['product']['stage']}.{rest}" if kind == "product" else what
                     value = value_at(metrics, where)
@@ -128,6 +131,8 @@ def quantity(what: str) -> str:
         return f"{stage}, s"
     if kind == "confidence":
         return kind
+    if kind == "angle":
+        return f"{ANGLES.get(stage, stage)} of the angle"
     words = WORDS.get(rest[-1], rest[-1])
     if rest[0] == "classes":
         words = f"{words} of {'.'.join(rest[1:-1])}"
@@ -139,7 +144,7 @@ def quantity(what: str) -> str:
 def heading(what: str) -> str:
     """`stages.stage2.mean_iou` -> `stage 2 mean IoU`; `seconds.pseudo_label` -> `pseudo_label, s`."""
     kind, stage, *_ = _parts(what)
-    return quantity(what) if kind == "seconds" else f"{STAGES.get(stage, stage)} {quantity(what)}"
+    return quantity(what) if kind in ("seconds", "angle") else f"{STAGES.get(stage, stage)} {quantity(what)}"
 
 
 def _number(value: float | None) -> str:

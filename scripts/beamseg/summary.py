@@ -14,9 +14,10 @@ from .code import code_digest, module_digests
 from .config import PHANTOM, Run
 from .evaluate import stage_table
 from .job import alive
+from .metrics import frame_line
 from .overview import write_overview
 from .provenance import atomic_path, read_json
-from .runs import STAGES, Runs, is_assigned, is_imported
+from .runs import ALL_STAGES, FRAME_STAGES, STAGES, Runs, is_assigned, is_images, is_imported
 
 COLUMNS = ("sample", "stage", "state", "cause", "remedy", "log")
 SHOWN_IN_FULL = 8
@@ -54,7 +55,7 @@ def run_state(runs: Runs, name: str, results: Path = Path("results"), logs: Path
     row = {"sample": name, "stage": "", "state": "done", "cause": "", "remedy": "", "log": ""}
     for stage in stages_of(runs.runs[name]):
         owned = {"release": "normalize", "methods": "bundle"}.get(stage, stage)
-        who = runs.owner(owned, name) if owned in STAGES or owned == "apply" else name
+        who = runs.owner(owned, name) if owned in ALL_STAGES or owned == "apply" else name
         for entry in _records_of(stage, who, logs):
             part = re.search(r"/\d+-of-(\d+)\.log$", entry["log"])
             if part and int(part[1]) != runs.runs[name].get("parts"):
@@ -70,13 +71,17 @@ def run_state(runs: Runs, name: str, results: Path = Path("results"), logs: Path
                     "remedy": "run the same command again; if it recurs, see .snakemake/log",
                     "log": entry["log"],
                 }
-    if not (results / name / "labels.json").exists() or not (results / name / "report.html").exists():
+    product = "geometry.csv" if is_images(runs.runs[name]) else "labels.json"
+    if not (results / name / product).exists() or not (results / name / "report.html").exists():
         return row | {"state": "not finished", "remedy": "run the same command again"}
     return row
 
 
 def stages_of(run: Run) -> list[str]:
     """Stages that the configuration of a run asks for, in order."""
+    if is_images(run):
+        asked = [stage for stage in FRAME_STAGES if stage != "simulate_frames" or run.get("path") == PHANTOM]
+        return [*asked, "report_frames"]
     left_out = set()
     if run.get("path") != PHANTOM:
         left_out.add("simulate")
@@ -176,7 +181,8 @@ def conclude_runs(runs: Runs, *, failed: bool, results: Path = Path("results")) 
     done = [row for row in rows if row["state"] == "done"]
     for row in done[:SHOWN_IN_FULL]:
         path = results / row["sample"] / "metrics.json"
-        print(f"\n{row['sample']}\n{stage_table(read_json(path))}", file=out)
+        found = frame_line(read_json(path)) if is_images(runs.runs[row["sample"]]) else stage_table(read_json(path))
+        print(f"\n{row['sample']}\n{found}", file=out)
         print(f"report: {results / row['sample'] / 'report.html'}", file=out)
     _print_drift(runs, results, out)
     if failed or len(rows) > 1:

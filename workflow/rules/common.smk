@@ -1,6 +1,7 @@
 """Functions of the rules: which run, which settings, which files. No rule stands here."""
 
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -31,6 +32,15 @@ except InputError as error:
 lead_the_path()
 
 
+def named(images):
+    """Regular expression of the samples of one kind."""
+    names = [n for n, run in RUNS.runs.items() if graph.is_images(run) == images]
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+VOLUMES, IMAGES = named(images=False), named(images=True)
+
+
 wildcard_constraints:
     sample="[A-Za-z0-9][A-Za-z0-9_.-]*",
     group="[A-Za-z0-9][A-Za-z0-9_.-]*",
@@ -56,6 +66,12 @@ RESULTS = {
     "refine_scm": "results/{who}/refine_scm/{part}.json",
     "bundle": "results/groups/{who}/bundle/bundle.json",
     "evaluate": "results/{who}/metrics.json",
+    "simulate_frames": "results/{who}/phantom_frames",
+    "frames": "results/{who}/frames.json",
+    "train_frames": "results/groups/{who}/frames.safetensors",
+    "segment_frames": "results/{who}/segment_frames/masks.json",
+    "measure_frames": "results/{who}/geometry.csv",
+    "evaluate_frames": "results/{who}/metrics.json",
 }
 
 # Where `apply` puts what a bundle holds in place of a group's stages.
@@ -348,6 +364,66 @@ def readers_of_cache(wildcards):
     ]
 
 
+def movie(run):
+    """Where the frames of a run, its training masks and its truth lie; None where there is none."""
+    if run.get("path") == graph.PHANTOM:
+        folder = Path(
+            RESULTS["simulate_frames"].format(
+                who=RUNS.owner("simulate_frames", run.name)
+            )
+        )
+        return folder / "frames", folder / "labels", folder / "truth"
+    return run.file("path"), run.file("labels.path"), run.file("truth")
+
+
+def movie_inputs(*which):
+    """Inputs of a job on frames: the generated movie, or the user's files that are there (0 frames, 1 labels, 2 truth)."""
+
+    def found(wildcards):
+        run = run_of(wildcards)
+        if run.get("path") == graph.PHANTOM:
+            return [upstream(wildcards, "simulate_frames")]
+        return [path for index in which for path in existing(movie(run)[index])]
+
+    return found
+
+
+def movie_paths(wildcards):
+    """Frames, masks and dataset of every reference scan of a group."""
+    names = RUNS.references(run_of(wildcards).group)
+    return [
+        [*map(str, movie(RUNS.runs[n])[:2]), RUNS.runs[n].get("dataset")] for n in names
+    ]
+
+
+def movie_of(wildcards):
+    """Frames and dataset of a scan."""
+    run = run_of(wildcards)
+    return [str(movie(run)[0]), run.get("dataset")]
+
+
+def human_masks(wildcards):
+    """Masks that may be trained on, and the truth, of a scan."""
+    paths = movie(run_of(wildcards))[1:]
+    return [None if path is None else str(path) for path in paths]
+
+
+def group_movies(wildcards):
+    """Inputs of a group's training on frames: never a truth."""
+    paths = []
+    for name in RUNS.references(run_of(wildcards).group):
+        run = RUNS.runs[name]
+        if run.get("path") == graph.PHANTOM:
+            paths.append(
+                RESULTS["simulate_frames"].format(
+                    who=RUNS.owner("simulate_frames", name)
+                )
+            )
+        else:
+            paths += [path for given in movie(run)[:2] for path in existing(given)]
+    return paths
+
+
 def mem_mb(wildcards, attempt):
     """Memory of a job: the budget for a volume, twice over for what is computed from it, plus the libraries."""
     return (2 * run_of(wildcards).get("mem_budget_mb") + 2000) * attempt
@@ -409,6 +485,12 @@ def final_outputs():
     """Targets of `all`."""
     outputs = []
     for run in RUNS.runs.values():
+        if graph.is_images(run):
+            outputs += [
+                f"results/{run.name}/report.html",
+                f"results/{run.name}/geometry.csv",
+            ]
+            continue
         outputs += [
             f"results/{run.name}/report.html",
             f"results/{run.name}/labels.json",

@@ -24,6 +24,8 @@ rule evaluate:
         "logs/{sample}/evaluate.log",
     benchmark:
         "benchmarks/results/{sample}/evaluate.tsv"
+    wildcard_constraints:
+        sample=VOLUMES,
     priority: 40
     conda:
         "../../envs/beamseg.yaml"

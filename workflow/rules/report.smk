@@ -95,6 +95,8 @@ rule report:
         "logs/{sample}/report.log",
     benchmark:
         "benchmarks/results/{sample}/report.tsv"
+    wildcard_constraints:
+        sample=VOLUMES,
     priority: 50
     conda:
         "../../envs/beamseg.yaml"

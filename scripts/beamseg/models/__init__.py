@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..provenance import atomic_path, canonical_json
-from . import deeplab, segformer, unet
+from . import deeplab, pspnet, segformer, unet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "unet": unet.unet,
@@ -31,6 +31,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "segformer": segformer.segformer,
 }
 """The rows of the paper's Table I."""
+FRAME_MODELS: dict[str, Callable[..., nn.Module]] = {"frame_unet": unet.frame_unet, "frame_pspnet": pspnet.PSPNet}
+"""Networks of single frames, in two parts: `encode` and `decode`."""
 
 
 def build_model(name: str, in_channels: int, n_classes: int, **options: Any) -> nn.Module:
@@ -41,9 +43,10 @@ def build_model(name: str, in_channels: int, n_classes: int, **options: Any) -> 
     InputError
         If there is no network of that name.
     """
-    if name not in MODELS:
+    builders = MODELS | FRAME_MODELS
+    if name not in builders:
         raise InputError("model.name", repr(name), f"one of {', '.join(MODELS)}", "choose one of them")
-    model = MODELS[name](in_channels, n_classes, **options)
+    model = builders[name](in_channels, n_classes, **options)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

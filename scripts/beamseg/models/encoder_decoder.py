@@ -46,6 +46,8 @@ class EncoderDecoder(nn.Module):
     one loop serves them all: `features[level]` lists what was made at a level so far, the encoder's first.
     """
 
+    encoder_parts = ("encoder", "bridge")
+
     def __init__(
         self,
         in_channels: int,
@@ -105,15 +107,23 @@ class EncoderDecoder(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         height, width = image.shape[-2:]
+        return self.decode(self.encode(image))[..., :height, :width]
+
+    def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Features of every level, fine to coarse, the bridge passed; of the image padded to a multiple of `stride`."""
         x = pad_to_multiple(image, self.stride)
-        features: list[list[torch.Tensor]] = []
+        features: list[torch.Tensor] = []
         for level, block in enumerate(self.encoder):
             x = block(F.max_pool2d(x, 2) if level else x)
-            features.append([x])
-        features[-1] = [self.bridge(x)]
+            features.append(x)
+        return [*features[:-1], self.bridge(x)]
+
+    def decode(self, encoded: list[torch.Tensor]) -> torch.Tensor:
+        """Logits, float32, of what `encode` returned, at the size of the padded image."""
+        features = [[x] for x in encoded]
         for node, (level, block) in enumerate(zip(self.nodes, self.decoder, strict=True)):
             features[level].append(block(self._join(features, node, level)))
-        return self.head(self.final(features[0][-1]))[..., :height, :width].float()
+        return self.head(self.final(features[0][-1])).float()
 
     def _join(self, features: list[list[torch.Tensor]], node: int, level: int) -> torch.Tensor:
         """What the block of a node reads."""

@@ -71,3 +71,11 @@ def attention_unet_noskip(in_channels: int, n_classes: int, dropout: float = 0.1
     on; here each acts on the decoder's own upsampled features, with these as the only signal.
     """
     return EncoderDecoder(in_channels, n_classes, WIDTHS_NOSKIP, dropout, "gated_self")
+
+
+def frame_unet(in_channels: int, n_classes: int, width: int = 64, dropout: float = 0.0) -> nn.Module:
+    """The U-Net of the nanowire report (models D to F); with `width` 64 it has the channels of the original.
+
+    Convolutions are padded, so that masks are as large as frames, and normalized, which the original has not.
+    """
+    return EncoderDecoder(in_channels, n_classes, [width * 2**level for level in range(5)], dropout)

@@ -1,0 +1,535 @@
+"""The contact angle of a droplet on a wire, from a mask, to a fraction of a pixel and with an error bar.
+
+The droplet's free edge is fitted by a circle, the interface by a straight line. Their crossings are the three-phase
+points; with half their distance a and the height h of the cap over the line, φ = π − 2 arctan(a/h) (nanowire report,
+section 4), from 0 to 180°. Coordinates are (y, x) with 0 in the middle of the first pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+BACKGROUND, WIRE, DROPLET = range(3)
+CLASSES = ("background", "wire", "droplet")
+
+SMALLEST_PX = 30
+"""Pixels below which a component is a speck, and not a wire or a droplet."""
+SECOND_SHARE = 0.1
+"""Share of the largest droplet from which on another one is a second droplet."""
+MARGIN_PX = 2.0
+"""Contour points nearer to a three-phase point are left out: labels round off the corner."""
+FEWEST_POINTS = 6
+LEAST_ARC_DEG = 40.0
+"""Of the circle; a circle through less of it may be any circle."""
+LARGEST_RMS = 0.08
+"""Of the circle's radius; a free edge farther from its circle is no cap."""
+LARGEST_TILT_DEG = 30.0
+"""Of the wire's axis from the interface's normal; beyond it the sides are not those of one wire."""
+CUT_OFF = 3.0
+"""Standard deviations (from the median) beyond which the weight of a contour point falls off (Huber)."""
+REPLICATES = 400
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Cap:
+    """What was measured on one mask; lengths in pixels, None where it was not measured.
+
+    `reason` says why; it is empty where the angle was measured.
+    """
+
+    angle_deg: float | None = None
+    angle_low_deg: float | None = None
+    angle_high_deg: float | None = None
+    """Ends of the 95 % interval."""
+    half_length: float | None = None
+    height: float | None = None
+    radius: float | None = None
+    centre_y: float | None = None
+    centre_x: float | None = None
+    left_y: float | None = None
+    left_x: float | None = None
+    right_y: float | None = None
+    right_x: float | None = None
+    """The three-phase points; seen from the wire, the droplet above, left and right."""
+    area: float | None = None
+    """Of the cap in the plane of the frame, pixels²; also of what the frame cuts off."""
+    volume: float | None = None
+    """Of the cap turned about its axis, pixels³."""
+    rms: float | None = None
+    """Distance of the free edge from the circle, root of the mean square."""
+    arc_deg: float | None = None
+    """Of the circle, how much the frame shows."""
+    wire_diameter: float | None = None
+    wire_axis_deg: float | None = None
+    """Direction of the wire towards the droplet: 0 is right, 90 is up, −180 … 180."""
+    tilt_deg: float | None = None
+    """Of the wire's axis from the interface's normal."""
+    reason: str = ""
+
+
+LENGTHS = {"half_length": 1, "height": 1, "radius": 1, "area": 2, "volume": 3, "rms": 1, "wire_diameter": 1}
+"""What `in_nm` scales, and by which power of the pixel size."""
+
+
+@dataclass(frozen=True)
+class Contour:
+    """Edges between two kinds of pixels: `points` (n, 2), half-way between their centres, `axis` (n,) 0 along y."""
+
+    points: np.ndarray
+    axis: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def kept(self, which: np.ndarray) -> Contour:
+        """The points where `which` is True."""
+        return Contour(self.points[which], self.axis[which])
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points p with normal · p = offset; the droplet lies where the normal points."""
+
+    normal: np.ndarray
+    offset: float
+
+    def distance(self, points: np.ndarray) -> np.ndarray:
+        """Signed distance of points (n, 2), positive on the droplet's side."""
+        return points @ self.normal - self.offset
+
+
+@dataclass(frozen=True)
+class Circle:
+    """Centre (y, x) and radius."""
+
+    centre: np.ndarray
+    radius: float
+
+    def distance(self, points: np.ndarray) -> np.ndarray:
+        """Signed distance of points (n, 2), positive outside."""
+        return np.hypot(*(points - self.centre).T) - self.radius
+
+
+def measure(labels: np.ndarray, seed: int = 0) -> Cap:
+    """Measure the droplet of one mask.
+
+    Parameters
+    ----------
+    labels : ndarray, uint8, (y, x)
+        0 background, 1 wire, 2 droplet; any shape, the wire in any direction.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    Cap
+        With the reason in words where there is no angle: no wire, no droplet, two droplets, droplet detached, …
+    """
+    droplet, wire, reason = parts(labels)
+    if reason:
+        return Cap(reason=reason)
+    free = contour(droplet, ~(droplet | wire))
+    interface = contour(droplet, wire)
+    if len(interface) < FEWEST_POINTS:
+        return Cap(reason="the droplet does not touch the wire")
+    if len(free) < FEWEST_POINTS:
+        return Cap(reason="the droplet's edge is not in the frame")
+    inside = np.argwhere(droplet).mean(axis=0)
+    circle, line = fit_circle(free), fit_line(interface, inside)
+    for _ in range(3):  # which points lie at the corners depends on the fits, and they on the points
+        if (ends := crossings(circle, line)) is None:
+            return Cap(reason="the interface misses the droplet's circle")
+        near_free = free.kept(away(free.points, ends) & (line.distance(free.points) > 0))
+        near_interface = interface.kept(away(interface.points, ends))
+        if min(len(near_free), len(near_interface)) < FEWEST_POINTS:
+            return Cap(reason="the droplet or its interface is too small")
+        circle, line = fit_circle(near_free), fit_line(near_interface, inside)
+    if (ends := crossings(circle, line)) is None:
+        return Cap(reason="the interface misses the droplet's circle")
+    arc = arc_degrees(near_free.points - circle.centre)
+    rms = float(np.sqrt(np.mean(circle.distance(near_free.points) ** 2)))
+    if arc < LEAST_ARC_DEG:
+        return Cap(reason=f"only {arc:.0f}° of the droplet's circle are in the frame", arc_deg=arc)
+    if rms > LARGEST_RMS * circle.radius:
+        share = 100 * rms / circle.radius
+        return Cap(reason=f"the droplet's edge is no circle: {share:.0f} % of the radius off", rms=rms, arc_deg=arc)
+    height = circle.radius + float(line.distance(circle.centre[None])[0])
+    half = float(np.hypot(*(ends[1] - ends[0]))) / 2
+    angle = contact_angle(half, height)
+    low, high = interval(circle, near_free, line, near_interface, np.random.default_rng(seed))
+    diameter, axis, tilt = wire_of(contour(wire, ~(droplet | wire)), line, ends)
+    area, volume = cap_area(circle.radius, angle), cap_volume(circle.radius, height)
+    (left_y, left_x), (right_y, right_x) = ends.tolist()
+    return Cap(
+        angle_deg=math.degrees(angle),
+        angle_low_deg=math.degrees(low),
+        angle_high_deg=math.degrees(high),
+        half_length=half,
+        height=height,
+        radius=circle.radius,
+        centre_y=float(circle.centre[0]),
+        centre_x=float(circle.centre[1]),
+        left_y=left_y,
+        left_x=left_x,
+        right_y=right_y,
+        right_x=right_x,
+        area=area,
+        volume=volume,
+        rms=rms,
+        arc_deg=arc,
+        wire_diameter=diameter,
+        wire_axis_deg=axis,
+        tilt_deg=tilt,
+    )
+
+
+def in_nm(cap: Cap, pixel_nm: float | None) -> dict[str, Any]:
+    """Fields of a cap as a row of the table: positions in pixels, lengths as `…_nm` (empty without a pixel size)."""
+    row: dict[str, Any] = {}
+    for field in fields(cap):
+        name, value = field.name, getattr(cap, field.name)
+        if name in LENGTHS:
+            power = LENGTHS[name]
+            exponent = str(power) if power > 1 else ""
+            row[f"{name}_px{exponent}"] = value
+            row[f"{name}_nm{exponent}"] = None if value is None or pixel_nm is None else value * pixel_nm**power
+        else:
+            row[name] = value
+    return row
+
+
+def parts(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """Droplet and wire as bool (y, x) without specks and holes, and why they cannot be measured ('' if they can)."""
+    droplets, sizes = components(labels == DROPLET)
+    wires, wire_sizes = components(labels == WIRE)
+    nothing = np.zeros(labels.shape, bool)
+    missing = [name for name, found in (("wire", wire_sizes), ("droplet", sizes)) if not found.size]
+    if missing:
+        return nothing, nothing, f"no {' and no '.join(missing)}"
+    if (n := int((sizes >= SECOND_SHARE * sizes.max()).sum())) > 1:
+        return nothing, nothing, "two droplets" if n == 2 else f"{n} droplets"
+    droplet = filled(droplets, 1 + int(sizes.argmax()))
+    # Of several wires the one that has the droplet, the largest if none touches it.
+    contact = np.bincount(wires[ndimage.binary_dilation(droplet)], minlength=1 + len(wire_sizes))[1:]
+    chosen = contact if contact.any() else wire_sizes
+    wire = filled(wires, 1 + int(chosen.argmax())) & ~droplet
+    return droplet, wire, ""
+
+
+def filled(numbered: np.ndarray, index: int) -> np.ndarray:
+    """One component of numbered ones as a mask, its holes filled."""
+    box = ndimage.find_objects(numbered, index)[index - 1]
+    mask = np.zeros(numbered.shape, bool)
+    mask[box] = ndimage.binary_fill_holes(numbered[box] == index)
+    return mask
+
+
+def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Components of a mask numbered from 1, and their sizes; specks are background."""
+    numbered, n = ndimage.label(mask)
+    sizes = np.bincount(numbered.ravel(), minlength=n + 1)
+    large = np.flatnonzero(sizes[1:] >= SMALLEST_PX) + 1
+    table = np.zeros(n + 1, int)
+    table[large] = np.arange(1, len(large) + 1)
+    return table[numbered], sizes[large]
+
+
+def contour(inside: np.ndarray, outside: np.ndarray) -> Contour:
+    """Midpoints between neighbouring pixels of which one is `inside`, the other `outside`, both bool (y, x).
+
+    Pixel centres are what decides which side a pixel is on, so these midpoints lie on either side of the true edge
+    alike; edges of the frame are no contour.
+    """
+    points, axes = [], []
+    spans = [np.flatnonzero(inside.any(axis=1 - axis)) for axis in (0, 1)]
+    first = np.array([max(0, span[0] - 1) if span.size else 0 for span in spans])
+    box = tuple(slice(a, span[-1] + 2 if span.size else 0) for a, span in zip(first, spans, strict=True))
+    for axis in (0, 1):
+        a, b = (np.moveaxis(mask[box], axis, 0) for mask in (inside, outside))
+        pairs = (a[:-1] & b[1:]) | (b[:-1] & a[1:])
+        found = np.argwhere(pairs) + [0.5, 0.0] + (first if axis == 0 else first[::-1])
+        points.append(found if axis == 0 else found[:, ::-1])
+        axes.append(np.full(len(found), axis))
+    return Contour(np.concatenate(points), np.concatenate(axes))
+
+
+def fit_line(edge: Contour, inside: np.ndarray) -> Line:
+    """Straight line of least weighted distances; `inside` is a point (y, x) on the side its normal shows to."""
+    weights = np.ones(len(edge))
+    for _ in range(10):
+        middle = np.average(edge.points, axis=0, weights=weights)
+        moved = edge.points - middle
+        normal = np.linalg.eigh((weights[:, None] * moved).T @ moved)[1][:, 0]
+        weights = weights_of(moved @ normal)
+    normal = normal if normal @ (inside - middle) > 0 else -normal
+    return Line(normal, float(normal @ middle))
+
+
+def fit_circle(edge: Contour) -> Circle:
+    """Circle of least weighted distances (Gauss-Newton), from the algebraic one (Kåsa 1976)."""
+    points = edge.points
+    middle = points.mean(axis=0)
+    moved = points - middle
+    solution = np.linalg.lstsq(np.column_stack([2 * moved, np.ones(len(points))]), (moved**2).sum(1), rcond=None)[0]
+    centre, radius = middle + solution[:2], math.sqrt(max(solution[2] + float(solution[:2] @ solution[:2]), 1e-12))
+    for _ in range(20):
+        circle = Circle(centre, radius)
+        distance = circle.distance(points)
+        step = solve(circle_slopes(circle, points), weights_of(distance)) @ -distance
+        centre, radius = centre + step[:2], max(radius + float(step[2]), 1e-6)
+        if np.abs(step).max() < 1e-9 * radius:
+            break
+    return Circle(centre, float(radius))
+
+
+def circle_slopes(circle: Circle, points: np.ndarray) -> np.ndarray:
+    """Derivatives (n, 3) of the distances by centre y, x and radius."""
+    moved = points - circle.centre
+    outward = moved / np.maximum(np.hypot(*moved.T), 1e-9)[:, None]
+    return np.column_stack([-outward, -np.ones(len(points))])
+
+
+def solve(slopes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted least squares: the matrix (parameters, n) that turns residuals into parameters."""
+    weighted = slopes.T * weights
+    return np.linalg.lstsq(weighted @ slopes, weighted, rcond=None)[0]
+
+
+def weights_of(residuals: np.ndarray) -> np.ndarray:
+    """Huber's weights: 1 for residuals within `CUT_OFF` standard deviations (by their median), falling beyond.
+
+    Half a pixel is the least deviation, that of the pixels themselves.
+    """
+    spread = max(0.5, 1.4826 * float(np.median(np.abs(residuals))))
+    return np.minimum(1.0, CUT_OFF * spread / np.maximum(np.abs(residuals), 1e-12))
+
+
+def crossings(circle: Circle, line: Line) -> np.ndarray | None:
+    """Where a line cuts a circle, (2, 2): left and right as seen along the normal; None if it does not."""
+    distance = float(line.distance(circle.centre[None])[0])
+    if abs(distance) >= circle.radius:
+        return None
+    half = math.sqrt(circle.radius**2 - distance**2)
+    foot = circle.centre - distance * line.normal
+    right = np.array([line.normal[1], -line.normal[0]])  # y runs down
+    return np.array([foot - half * right, foot + half * right])
+
+
+def contact_angle(half_length: Any, height: Any) -> Any:
+    """φ = π − 2 arctan(a/h), radians (nanowire report, section 4); 0 … π."""
+    return np.pi - 2 * np.arctan2(half_length, height)
+
+
+def cap_area(radius: float, angle: float) -> float:
+    """Area of a circle's segment with the contact angle `angle` (radians)."""
+    return radius**2 * (angle - math.sin(angle) * math.cos(angle))
+
+
+def cap_volume(radius: float, height: float) -> float:
+    """Volume of a sphere's cap, π h² (3R − h)/3."""
+    return math.pi * height**2 * (3 * radius - height) / 3
+
+
+def away(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Whether points lie outside the margins of both three-phase points, bool (n,)."""
+    return np.all(np.hypot(*(points[:, None] - ends).transpose(2, 0, 1)) >= MARGIN_PX, axis=1)
+
+
+def arc_degrees(moved: np.ndarray) -> float:
+    """How much of the circle about 0 the points (n, 2) show, in bins of 5°."""
+    angles = np.arctan2(moved[:, 0], moved[:, 1])
+    return 5.0 * len(np.unique(np.floor(angles / np.radians(5)).astype(int)))
+
+
+def interval(
+    circle: Circle, free: Contour, line: Line, interface: Contour, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Ends (radians) of the angle's 95 % interval: a bootstrap over the contour points.
+
+    Each replicate is the fit to points on the fitted curves, moved by two errors. One is that of the pixels: the curves
+    are shifted on the grid by a random fraction of a pixel, and what rounding to pixels does to every point follows;
+    along rows, columns and diagonals it is the same for all, so it is no independent noise. The other is the noise:
+    residuals drawn anew, larger by what neighbours err together. The fits are linearized.
+    """
+    tangent = np.array([-line.normal[1], line.normal[0]])
+    along = interface.points @ tangent - float(circle.centre @ tangent)
+    of_circle = circle_slopes(circle, free.points)
+    of_line = np.column_stack([-np.ones(len(interface)), along])  # by offset below the centre, and turn
+    correlated = correlation_length(
+        [(in_order(curve, edge), slopes.shape[1]) for curve, edge, slopes in
+         ((circle, free, of_circle), (line, interface, of_line))]
+    )  # fmt: skip
+    shifts = rng.uniform(0.0, 1.0, (REPLICATES, 2))
+    on_circle = errors_of_fit(circle, of_circle, free, circle_rounding(circle, free, shifts), correlated, rng)
+    on_line = errors_of_fit(line, of_line, interface, line_rounding(line, interface, shifts), correlated, rng)
+    distance = circle.centre @ line.normal - line.offset
+    moved = distance + on_circle[:, :2] @ line.normal - on_line[:, 0]
+    radii = np.maximum(circle.radius + on_circle[:, 2], 1e-6)
+    # A replicate whose line misses its circle stands for an angle of 0 or π.
+    angles = np.arccos(np.clip(-moved / radii, -1.0, 1.0))
+    best = math.acos(-distance / circle.radius)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(angles - best, [tail, 1 - tail])
+    return max(0.0, best - float(high)), min(math.pi, best - float(low))
+
+
+def errors_of_fit(
+    curve: Any,
+    slopes: np.ndarray,
+    edge: Contour,
+    rounded: np.ndarray,
+    correlated: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Errors (replicates, parameters) of a fitted curve from `rounded` (replicates, n) and from redrawn residuals.
+
+    Over parameters that change slowly along the contour, residuals correlated over `correlated` points act as
+    independent ones √`correlated` times as large. Their variance is known from few independent ones, hence Student's
+    factor. They count in full where they are half as large again as rounding alone makes them, and not at all where
+    they are no larger.
+    """
+    residuals = curve.distance(edge.points)
+    weights = weights_of(residuals)
+    residuals = residuals * weights
+    pixels = float((rounded**2).mean())
+    share = np.clip((float((residuals**2).mean()) - pixels) / (0.5 * pixels + 1e-12), 0.0, 1.0)
+    n, parameters = slopes.shape
+    freedom = max(n / correlated - parameters, 2.0)
+    scale = math.sqrt(share * correlated * (freedom + parameters) / freedom)
+    student = np.sqrt(freedom / rng.chisquare(freedom, (len(rounded), 1)))
+    drawn = rng.choice(residuals - residuals.mean(), rounded.shape) * scale * student
+    return -(rounded + drawn) @ solve(slopes, weights).T
+
+
+def in_order(curve: Any, edge: Contour) -> np.ndarray:
+    """Residuals in the order of the contour."""
+    residuals = curve.distance(edge.points)
+    return (residuals * weights_of(residuals))[np.argsort(position(curve, edge.points))]
+
+
+def position(curve: Any, points: np.ndarray) -> np.ndarray:
+    """Place of points along a curve, to order them."""
+    if isinstance(curve, Circle):
+        moved = points - curve.centre
+        middle = moved.mean(axis=0)
+        angles = np.arctan2(moved[:, 0], moved[:, 1]) - math.atan2(middle[0], middle[1])
+        return (angles + np.pi) % (2 * np.pi)  # cut where the contour is open
+    return points @ np.array([-curve.normal[1], curve.normal[0]])
+
+
+def correlation_length(contours: list[tuple[np.ndarray, int]]) -> float:
+    """Points over which residuals are correlated, 1 + 2 Σ ρ up to the first zero, from several contours together.
+
+    Parameters
+    ----------
+    contours : list of (residuals (n,) in order, parameters)
+        A fit takes out slow waves, one per parameter, so that ρ of its residuals is too small by about
+        parameters · length / n; that is put back.
+    """
+    lags = max(2, max(len(residuals) for residuals, _ in contours) // 3)
+    sums, counts, taken = np.zeros(lags), np.zeros(lags), 0.0
+    for residuals, parameters in contours:
+        n = len(residuals)
+        centred = (residuals - residuals.mean()) / max(float(residuals.std()), 1e-12)
+        product = np.correlate(centred, centred, "full")[n - 1 :][:lags]
+        sums[: len(product)] += product
+        counts[: len(product)] += n - np.arange(len(product))
+        taken += parameters
+    correlation = sums / np.maximum(counts, 1)
+    total = float(counts[0])
+    length = 1.0
+    for _ in range(5):
+        bias = min(0.5, taken * length / total)
+        restored = correlation * (1 - bias) + bias
+        first_zero = int(np.argmax(restored <= max(0.0, bias))) or lags
+        length = 1.0 + 2.0 * float(np.maximum(restored[1:first_zero], 0).sum())
+    return max(1.0, min(length, total / 8))
+
+
+def line_rounding(line: Line, edge: Contour, shifts: np.ndarray) -> np.ndarray:
+    """Distances (replicates, n) from a line, shifted by `shifts` (replicates, 2), to its points rounded to pixels.
+
+    A point half-way between two pixels along an axis stands for any crossing between them.
+    """
+    across = np.take(line.normal, edge.axis)
+    other = np.take_along_axis(edge.points, (1 - edge.axis)[:, None], 1)[:, 0]
+    beside = np.take(line.normal, 1 - edge.axis)
+    safe = np.where(np.abs(across) < 1e-6, 1e-6, across)
+    exact = (line.offset + (shifts @ line.normal)[:, None] - beside * other) / safe
+    return rounded_off(exact) * across
+
+
+def circle_rounding(circle: Circle, edge: Contour, shifts: np.ndarray) -> np.ndarray:
+    """The same for a circle."""
+    moved = edge.points - circle.centre
+    own = np.take_along_axis(moved, edge.axis[:, None], 1)[:, 0]
+    other = np.take_along_axis(moved, (1 - edge.axis)[:, None], 1)[:, 0]
+    beside = other - shifts[:, 1 - edge.axis]
+    root = np.sqrt(np.maximum(circle.radius**2 - beside**2, 0.0))
+    exact = np.take(circle.centre, edge.axis) + np.sign(own) * root + shifts[:, edge.axis]
+    outward = own / np.maximum(np.hypot(*moved.T), 1e-9)
+    return np.where(root > 0, rounded_off(exact), 0.0) * outward
+
+
+def rounded_off(exact: np.ndarray) -> np.ndarray:
+    """What a coordinate gains when its pixel edge's middle is taken for it."""
+    return np.floor(exact) + 0.5 - exact
+
+
+def wire_of(edge: Contour, line: Line, ends: np.ndarray) -> tuple[float | None, float | None, float | None]:
+    """Diameter, direction (degrees) and tilt (degrees) of the wire below the interface; None where a side is missing.
+
+    Two parallel lines are fitted to the wire's sides, over a length of twice the interface.
+    """
+    middle = ends.mean(axis=0)
+    width = float(np.hypot(*(ends[1] - ends[0])))
+    across = (ends[1] - ends[0]) / width
+    depth = -line.distance(edge.points)
+    lateral = (edge.points - middle) @ across
+    near = edge.kept((depth > 2 * MARGIN_PX) & (depth < 2 * width))
+    right = lateral[(depth > 2 * MARGIN_PX) & (depth < 2 * width)] > 0
+    if min(right.sum(), (~right).sum()) < FEWEST_POINTS:
+        return None, None, None
+    weights = np.ones(len(near))
+    for _ in range(10):
+        centres = [np.average(near.points[side], axis=0, weights=weights[side]) for side in (~right, right)]
+        moved = near.points - np.where(right[:, None], centres[1], centres[0])
+        normal = np.linalg.eigh((weights[:, None] * moved).T @ moved)[1][:, 0]
+        weights = weights_of(moved @ normal)
+    normal = normal if normal @ across > 0 else -normal
+    diameter = float((centres[1] - centres[0]) @ normal)
+    axis = np.array([-normal[1], normal[0]])
+    axis = axis if axis @ line.normal > 0 else -axis
+    tilt = math.degrees(math.acos(min(1.0, float(axis @ line.normal))))
+    if diameter <= 0 or tilt > LARGEST_TILT_DEG:
+        return None, None, None
+    return diameter, math.degrees(math.atan2(-axis[0], axis[1])), tilt
+
+
+def smoothed(values: np.ndarray, widths: np.ndarray, window: int) -> np.ndarray:
+    """A curve smoothed by a straight line through each window; NaN where fewer than three frames were measured.
+
+    Parameters
+    ----------
+    values, widths : ndarray, float, (frames,)
+        Angles and the widths of their intervals, NaN where there are none. Frames weigh 1/(width² + median width²).
+    window : int
+        Frames, the middle one included.
+    """
+    found = np.full(len(values), np.nan)
+    known = np.flatnonzero(np.isfinite(values))
+    if not known.size:
+        return found
+    weights = 1 / (widths**2 + max(float(np.median(widths[known])), 1e-3) ** 2)
+    for middle in range(len(values)):
+        near = known[np.abs(known - middle) <= window // 2]
+        if len(near) > 2:
+            slopes = np.column_stack([np.ones(len(near)), near - middle])
+            found[middle] = (solve(slopes, weights[near]) @ values[near])[0]
+    return found

@@ -1,0 +1,235 @@
+"""Frames: images that stand alone, of one size or several, and their labels, paired by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from .crops import keyed_rng
+from .errors import InputError
+from .losses import UNLABELLED
+from .readers import open_source
+from .readers.numbering import natural_key
+from .readers.tiff_pages import open_tiff, voxel_size
+
+SUFFIXES = (".png", ".tif", ".tiff")
+PARTS = ("train", "validation", "test")
+CLIP = (0.5, 99.5)
+SATURATED = 0.2
+"""Share of a frame's pixels at its type's largest or smallest value from which on it is called saturated."""
+BAR = {"least_width": 16, "least_aspect": 3.0, "least_filled": 0.95}
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames by name, in order; `read(name)` is one as (y, x) in its own type."""
+
+    names: list[str]
+    read: Callable[[str], np.ndarray]
+    pixel_nm: float | None
+
+
+def open_frames(path: str | Path, dataset: str | None = None) -> Frames:
+    """Open a folder of PNG or TIFF frames (name: the file's without suffix), or a movie (name: the frame's number).
+
+    Raises
+    ------
+    InputError
+        If there is nothing to read, or two files of a folder have one name.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = named_files(path)
+        first = next(iter(files.values()))
+        pixel = pixel_of(first) if first.suffix.lower() != ".png" else None
+        return Frames(list(files), lambda name: read_image(files[name]), pixel)
+    source = open_source(path, dataset)
+    names = [f"{index:06d}" for index in range(source.shape[0])]
+    pixel = None if source.voxel_size_um is None else 1e3 * source.voxel_size_um[1]
+    return Frames(names, lambda name: source.read(int(name), int(name) + 1)[0], pixel)
+
+
+def named_files(folder: Path) -> dict[str, Path]:
+    """Name without suffix -> image file of a folder, in natural order."""
+    if not folder.is_dir():
+        raise InputError(folder, "no such folder", "a folder of images", "correct the path")
+    here = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    files: dict[str, Path] = {}
+    for file in sorted(here, key=lambda p: natural_key(p.name)):
+        if file.stem in files:
+            twice = f"{files[file.stem].name} and {file.name}"
+            raise InputError(folder, twice, "a name given once", "remove one of them")
+        files[file.stem] = file
+    if not files:
+        raise InputError(folder, "no PNG or TIFF file", "one image per frame", "correct the path")
+    return files
+
+
+def read_image(file: Path) -> np.ndarray:
+    """One image (y, x); colours are averaged."""
+    try:
+        png = file.suffix.lower() == ".png"
+        image = imagecodecs.png_decode(file.read_bytes()) if png else tifffile.imread(file)
+    except Exception as error:  # codecs raise errors of many kinds; all mean that the file cannot be read
+        raise InputError(file, f"cannot be decoded ({error})", "a readable image", "copy the file again") from error
+    if image.ndim == 3 and image.shape[-1] in (2, 3, 4):
+        colours = image[..., : 1 if image.shape[-1] == 2 else 3]
+        return colours.mean(axis=-1).astype(image.dtype)
+    if image.ndim != 2:
+        raise InputError(file, f"an image of shape {image.shape}", "rows and columns", "save one image per file")
+    return image
+
+
+def pixel_of(file: Path) -> float | None:
+    """Pixel size in nm that a TIFF gives."""
+    with open_tiff(file) as tiff:
+        size, _ = voxel_size(tiff)
+    return None if size is None else 1e3 * size[1]
+
+
+def describe(frames: Frames, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """Per frame its name, height, width and, as `saturated`, the share of pixels at the ends of its type's range."""
+    rows = []
+    for name in names or frames.names:
+        image = frames.read(name)
+        share = 0.0
+        if image.dtype.kind in "ui":
+            limits = np.iinfo(image.dtype)
+            share = float(np.mean((image == limits.min) | (image == limits.max)))
+        elif float(image.max()) == float(image.min()):
+            share = 1.0
+        rows.append(
+            {"name": name, "height": image.shape[0], "width": image.shape[1], "saturated": float(f"{share:.4f}")}
+        )
+    return rows
+
+
+def usual_size(rows: list[dict[str, Any]]) -> tuple[int, int]:
+    """The size (y, x) that most frames have, the first of them where several are as frequent."""
+    sizes = [(row["height"], row["width"]) for row in rows]
+    return max(dict.fromkeys(sizes), key=sizes.count)
+
+
+def split(names: list[str], seed: int, settings: dict[str, Any]) -> dict[str, list[str]]:
+    """Labelled frames -> train, validation, test, by blocks of consecutive frames.
+
+    Neighbours in a movie are nearly the same image, so a split frame by frame would test on what was trained on. Blocks
+    are drawn by the seed until a part has its share; training has at least one block.
+
+    Raises
+    ------
+    InputError
+        If there are too few frames for the parts that are wanted.
+    """
+    ordered = sorted(names, key=natural_key)
+    size = settings["block"]
+    blocks = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    order = [blocks[i] for i in keyed_rng(seed, "slices", 0).permutation(len(blocks))]
+    parts: dict[str, list[str]] = {part: [] for part in PARTS}
+    wanted = {part: settings[part] * len(ordered) for part in ("test", "validation")}
+    if len(blocks) < 1 + sum(n > 0 for n in wanted.values()):
+        raise InputError(
+            "frames.block",
+            f"{len(ordered)} labelled frames in {len(blocks)} blocks of {size}",
+            "a block for each part: training, validation, test",
+            "label more frames, or lower `frames.block`",
+        )
+    for part, n in wanted.items():
+        while n > 0 and len(parts[part]) < n and len(order) > 1:
+            parts[part] += order.pop()
+    parts["train"] = [name for block in order for name in block]
+    return {part: sorted(found, key=natural_key) for part, found in parts.items()}
+
+
+def short_keys(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings by the last part of their dotted keys: `frames.block` -> `block`."""
+    return {key.rpartition(".")[2]: value for key, value in settings.items()}
+
+
+def read_mask(file: Path, grey_to_class: dict[int, int], n_classes: int) -> np.ndarray:
+    """A mask as classes, uint8 (y, x); grey values that the map does not name must be classes themselves or 255.
+
+    Raises
+    ------
+    InputError
+        For a value that is no class.
+    """
+    image = read_image(file)
+    values = np.unique(image)
+    table = {int(v): grey_to_class.get(int(v), int(v)) for v in values}
+    bad = [v for v, c in table.items() if not (0 <= c < n_classes or c == UNLABELLED)]
+    if bad:
+        raise InputError(
+            file,
+            f"grey value {bad[0]}",
+            f"one of {', '.join(map(str, sorted(grey_to_class)))}" if grey_to_class else f"0 to {n_classes - 1}",
+            "add it to `labels.map`, or mend the mask",
+        )
+    return np.array([table[int(v)] for v in values], np.uint8)[np.searchsorted(values, image)]
+
+
+def paired(frames: Frames, folder: str | Path) -> dict[str, Path]:
+    """Frame name -> mask file of that name.
+
+    Raises
+    ------
+    InputError
+        If a mask has no frame.
+    """
+    files = named_files(Path(folder))
+    known = set(frames.names)
+    if strays := [name for name in files if name not in known]:
+        raise InputError(
+            folder, f"{len(strays)} masks without a frame: {', '.join(strays[:5])}",
+            f"masks named as frames are, {frames.names[0]} say", "rename or remove them",
+        )  # fmt: skip
+    return files
+
+
+def prepared(image: np.ndarray, size: int) -> torch.Tensor:
+    """A frame for the network, float32 (1, y, x): percentiles `CLIP` are 0 and 1, longer side `size` at most."""
+    low, high = (float(value) for value in np.percentile(image, CLIP))
+    unit = np.clip((image.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
+    return resized(torch.from_numpy(unit)[None], shrunk(image.shape, size))
+
+
+def shrunk(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    """Height and width with the longer side at most `size`."""
+    factor = min(1.0, size / max(shape))
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+def resized(image: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """(channels, y, x) at another size, bilinear, without aliasing."""
+    if image.shape[-2:] == shape:
+        return image
+    return F.interpolate(image[None], shape, mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def resized_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A mask (y, x) at another size, by the nearest pixel's centre."""
+    whole = torch.from_numpy(mask.astype(np.float32))[None, None]
+    return F.interpolate(whole, shape, mode="nearest-exact")[0, 0].numpy().astype(np.uint8)
+
+
+def burnt_in(image: np.ndarray) -> np.ndarray:
+    """Bool (y, x): flat bars of the frame's largest or smallest value, as microscopes burn their scale bars in."""
+    found = np.zeros(image.shape, bool)
+    for value in (image.max(), image.min()):
+        numbered, _ = ndimage.label(image == value)
+        for index, box in enumerate(ndimage.find_objects(numbered), start=1):
+            height, width = (span.stop - span.start for span in box)
+            if width < BAR["least_width"] or width < BAR["least_aspect"] * height or width > 0.6 * image.shape[1]:
+                continue
+            if (numbered[box] == index).mean() >= BAR["least_filled"]:
+                found[box] = True
+    return found

@@ -1,0 +1,365 @@
+"""Training on frames: supervised, with cross-consistency, with a frozen encoder, or again with pseudo-labels.
+
+Models A to F of the nanowire report. Every random choice is a function of (seed, phase, step, index).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from . import augment
+from .checkpoint import Resume
+from .contact_angle import CLASSES
+from .crops import keyed_rng
+from .device import Compute, choose
+from .errors import InputError
+from .frames import Frames, prepared, read_mask, resized_mask
+from .losses import UNLABELLED, dice_cross_entropy, softmax_mse
+from .metrics import contingency, scores
+from .models import build_model, save_weights
+from .perturbations import perturb
+from .provenance import atomic_path
+
+PHOTOMETRY = {
+    **{"probability": 0.5, "gamma": 0.4, "jitter": 0.1, "clahe": 0.0},
+    **{"brightness": 0.1, "contrast": 0.2, "shading": 0.3},
+}
+POWER = 0.9
+
+
+@dataclass(frozen=True)
+class Item:
+    """A frame, and its mask where it has one."""
+
+    frames: Frames
+    name: str
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all phases of a training share."""
+
+    settings: dict[str, Any]
+    size: int
+    grey_to_class: dict[int, int]
+    seed: int
+    compute: Compute
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Of the weights file."""
+        options = {"width": self.settings["width"]}
+        return {"name": self.settings["network"], "in_channels": 1, "n_classes": len(CLASSES), "options": options}
+
+    def build(self) -> nn.Module:
+        """A network with new weights."""
+        meta = self.meta
+        model = build_model(meta["name"], 1, meta["n_classes"], **meta["options"])
+        return model.to(self.compute.device)
+
+
+def learning_rate(settings: dict[str, Any], steps: int) -> np.ndarray:
+    """Learning rate of every step, (steps,).
+
+    `polynomial`: lr0 (1 − t/T)^0.9. `as_printed`: lr(t + 1) = lr(t) (1 − (t/T)^0.9), the formula in section 5 of the
+    report, which multiplies what it should set.
+    """
+    t = np.arange(steps) / steps
+    if settings["schedule"] == "polynomial":
+        return settings["lr"] * (1 - t) ** POWER
+    return settings["lr"] * np.concatenate([[1.0], np.cumprod(1 - t[:-1] ** POWER)])
+
+
+def consistency_weight(step: int, steps: int, settings: dict[str, Any]) -> float:
+    """Weight of the consistency, exp(−5 (1 − t)²) of the full one; t goes from 0 to 1 over `ramp` of all steps."""
+    rise = settings["ramp"] * steps
+    t = min(1.0, step / rise) if rise > 0 else 1.0
+    return float(settings["consistency"] * math.exp(-5 * (1 - t) ** 2))
+
+
+def train_frames(
+    labelled: Sequence[Item],
+    validation: Sequence[Item],
+    unlabelled: Sequence[Item],
+    out: str | Path,
+    curves: str | Path,
+    *,
+    settings: dict[str, Any],
+    size: int,
+    grey_to_class: dict[int, int],
+    stage3: str,
+    seed: int,
+    device: str = "auto",
+    identity: str = "",
+) -> None:
+    """Train; write the weights of the best epoch and the curves.
+
+    Parameters
+    ----------
+    labelled, validation, unlabelled : sequence of Item
+        With masks, with masks, without. The best epoch has the highest mean IoU on `validation`; if there is none the
+        last epoch is kept.
+    out, curves : path
+        Weights (safetensors); CSV of phase, epoch, loss, consistency, weight, validation (mean IoU), lr.
+    settings : dict
+        Section `train_frames`.
+    size : int
+        Longer side of what the network sees.
+    grey_to_class : dict
+        Grey value in the masks -> class.
+    stage3 : str
+        none, or pseudo_labeling: train anew on `labelled` and on `pseudo_frames` unlabelled frames, with labels that
+        the first network gives them.
+
+    Raises
+    ------
+    InputError
+        If there is no labelled frame, no unlabelled one where they are needed, or the loss diverges.
+    """
+    if not labelled:
+        raise InputError("labels.path", "no labelled frame for training", "one at least", "label frames")
+    needs_more = settings["objective"] == "cross_consistency" or stage3 == "pseudo_labeling"
+    if needs_more and not unlabelled:
+        raise InputError("path", "no unlabelled frame", "some to learn from", "set the objective dice_cross_entropy")
+    task = Task(settings, size, grey_to_class, seed, choose(device))
+    first = ["supervised"] if settings["pretrain"] or stage3 == "pseudo_labeling" else []
+    last = {"pseudo_labeling": "pseudo_labeling"}.get(stage3, settings["objective"])
+    names = [settings, stage3, size, seed, task.compute.name, torch.get_num_threads(), identity]
+    resume = Resume(out, names, settings["checkpoint_s"])
+    state = resume.load(task.compute.device) or {"phase": 0, "rows": [], "before": None}
+    rows: list[dict[str, Any]] = list(state["rows"])
+    for number, phase in enumerate([*first, last]):
+        if number < state["phase"]:
+            continue
+        torch.manual_seed(int(keyed_rng(seed, "torch", number).integers(2**62)))
+        model = task.build()
+        before = None
+        if state["before"] is not None:
+            before = task.build()
+            before.load_state_dict(state["before"])
+            before.requires_grad_(False).eval()
+        items = list(labelled)
+        label = partial(label_of, task, None)
+        frozen: nn.Module | None = None
+        if phase == "pseudo_labeling" and before is not None:
+            labelled_names = {(id(item.frames), item.name) for item in labelled}
+            fresh = [item for item in unlabelled if (id(item.frames), item.name) not in labelled_names]
+            items += subset(fresh or unlabelled, settings["pseudo_frames"], seed)
+            label = partial(label_of, task, before)
+        elif before is not None:
+            frozen = part_of(model, "encoder")
+            frozen.load_state_dict(part_of(before, "encoder").state_dict())
+            frozen.requires_grad_(False)
+        consistent = phase == "cross_consistency"
+        best = fit(
+            *(model, frozen, task, number, phase, items, label, validation),
+            unlabelled if consistent else [],
+            *(rows, resume, state),
+        )
+        state = {"phase": number + 1, "rows": rows, "before": best}
+    final = task.build()
+    final.load_state_dict(state["before"])
+    save_weights(out, final, {**task.meta, "size": size, "stage": last})
+    with atomic_path(curves) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
+    resume.remove()
+
+
+def fit(
+    model: nn.Module,
+    frozen: nn.Module | None,
+    task: Task,
+    number: int,
+    phase: str,
+    items: list[Item],
+    label: Callable[[Item, torch.Tensor], np.ndarray],
+    validation: Sequence[Item],
+    unlabelled: Sequence[Item],
+    rows: list[dict[str, Any]],
+    resume: Resume,
+    state: dict[str, Any],
+) -> dict[str, torch.Tensor]:
+    """One phase; the parameters of its best epoch. `rows` gets a row per epoch, `state` is what `resume` found."""
+    settings, device = task.settings, task.compute.device
+    auxiliary = nn.ModuleDict()
+    if unlabelled:
+        for name in settings["perturbations"]:
+            auxiliary[name] = part_of(task.build(), "decoder")
+    trained = [p for p in [*model.parameters(), *auxiliary.parameters()] if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, settings["lr"], settings["momentum"])
+    per_epoch = math.ceil(len(items) / settings["batch"])
+    steps = per_epoch * settings["epochs"]
+    rates = learning_rate(settings, steps)
+    best, best_score, start = copied(model), -1.0, 0
+    if (inside := state.get("inside")) is not None:
+        model.load_state_dict(inside["model"])
+        auxiliary.load_state_dict(inside["auxiliary"])
+        optimizer.load_state_dict(inside["optimizer"])
+        best, best_score, start = inside["best"], inside["best_score"], inside["epoch"]
+    progress = tqdm(total=steps, initial=start * per_epoch, desc=phase, unit="step", mininterval=5)
+    with resume.watching_sigterm(), progress:
+        for epoch in range(start, settings["epochs"]):
+            model.train()
+            if frozen is not None:
+                frozen.eval()
+            order = keyed_rng(task.seed, "slices", 1, number, epoch).permutation(len(items))
+            sums = np.zeros(3)
+            for index in range(per_epoch):
+                step = epoch * per_epoch + index
+                chosen = [items[i] for i in order[index * settings["batch"] : (index + 1) * settings["batch"]]]
+                for group in optimizer.param_groups:
+                    group["lr"] = float(rates[step])
+                torch.manual_seed(int(keyed_rng(task.seed, "torch", number, step).integers(2**62)))
+                images, targets = batch_of(chosen, label, task, (number, step))
+                optimizer.zero_grad(set_to_none=True)
+                with task.compute.precision():
+                    logits = model(images)
+                total, count = dice_cross_entropy(logits.float(), targets)
+                supervised = total / count.clamp(min=1)
+                loss, apart, weight = supervised, torch.zeros((), device=device), 0.0
+                if auxiliary:
+                    weight = consistency_weight(step, steps, settings)
+                    apart = consistency(model, auxiliary, others(unlabelled, task, number, step), task)
+                    loss = supervised + weight * apart
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(trained, 10.0)
+                optimizer.step()
+                sums += [float(supervised.detach()), float(apart.detach()), weight]
+                progress.update()
+            score = mean_iou(model, validation, task) if validation else float(epoch)
+            loss_mean, apart_mean, weight_mean = sums / per_epoch
+            row = {"phase": phase, "epoch": epoch + 1, "loss": loss_mean, "consistency": apart_mean}
+            row |= {"weight": weight_mean, "validation": score if validation else math.nan, "lr": float(rates[step])}
+            rows.append(row)
+            if not math.isfinite(loss_mean + apart_mean):
+                raise InputError("training", f"a loss of {loss_mean}", "a finite loss", "lower `train_frames.lr`")
+            if score > best_score:
+                best, best_score = copied(model), score
+            if resume.due() and epoch + 1 < settings["epochs"]:
+                parts: dict[str, Any] = {"model": model.state_dict(), "auxiliary": auxiliary.state_dict()}
+                parts |= {"optimizer": optimizer.state_dict(), "best": best, "best_score": best_score}
+                kept = {"phase": number, "rows": rows, "before": state["before"]}
+                resume.save({**kept, "inside": {**parts, "epoch": epoch + 1}})
+    return best
+
+
+def consistency(model: Any, auxiliary: nn.ModuleDict, images: torch.Tensor, task: Task) -> torch.Tensor:
+    """Mean over the auxiliary decoders of their softmax's distance from the main decoder's, which has no gradient.
+
+    Features alone that come last, the encoder's own output, are perturbed; those of skip connections are not.
+    """
+    with task.compute.precision():
+        features = model.encode(images)
+        with torch.no_grad():
+            probability = model.decode([x.detach() for x in features]).softmax(dim=1)
+    found = []
+    for name, decoder in auxiliary.items():
+
+        def from_features(z: torch.Tensor, decoder: Any = decoder) -> torch.Tensor:
+            return decoder.decode([*features[:-1], z])
+
+        with task.compute.precision():
+            logits = from_features(perturb(name, features[-1].float(), probability, from_features))
+        total, count = softmax_mse(logits.float(), probability)
+        found.append(total / count)
+    return torch.stack(found).mean()
+
+
+def part_of(model: Any, part: str) -> nn.Module:
+    """A network with its encoder or its decoder alone; the parts are the network's own, not copies."""
+    shell = copy.copy(model)
+    shell._modules = dict(model._modules)
+    if part == "decoder":
+        for name in model.encoder_parts:
+            shell._modules.pop(name)
+        return shell
+    first = model.encoder_parts[0]  # of the PSPNet the ResNet, without its pyramid
+    return nn.ModuleDict({first: getattr(model, first)})
+
+
+def copied(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters as they are now."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def subset(items: Sequence[Item], n: int, seed: int) -> list[Item]:
+    """`n` items at most, drawn by the seed, in order."""
+    chosen = keyed_rng(seed, "slices", 2).permutation(len(items))[:n]
+    return [items[i] for i in sorted(chosen)]
+
+
+def batch_of(
+    items: list[Item], label: Callable[[Item, torch.Tensor], np.ndarray], task: Task, key: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images float32 (n, 1, size, size) and labels uint8 (n, size, size), turned, in other light; margins 255."""
+    images = torch.zeros(len(items), 1, task.size, task.size)
+    inside = torch.zeros(images.shape, dtype=torch.bool)
+    labels = torch.full((len(items), task.size, task.size), UNLABELLED, dtype=torch.uint8)
+    for place, item in enumerate(items):
+        image = prepared(item.frames.read(item.name), task.size)
+        height, width = image.shape[-2:]
+        images[place, :, :height, :width] = image
+        inside[place, :, :height, :width] = True
+        labels[place, :height, :width] = torch.from_numpy(label(item, image))
+    step = key[0] * 1_000_000 + key[1]
+    which = augment.draw_geometry(task.seed, step, len(items))
+    device = task.compute.device
+    images, inside, labels = (augment.apply_geometry(x.to(device), which) for x in (images, inside, labels))
+    drawn = augment.draw_photometry(task.seed, step, len(items), PHOTOMETRY)
+    images = augment.apply_photometry(images, inside, drawn)
+    return images.contiguous(memory_format=torch.channels_last), labels
+
+
+def others(unlabelled: Sequence[Item], task: Task, number: int, step: int) -> torch.Tensor:
+    """The unlabelled images of a step."""
+    rng = keyed_rng(task.seed, "slices", 3, number, step)
+    chosen = [unlabelled[i] for i in rng.integers(len(unlabelled), size=task.settings["batch"])]
+    nothing = np.uint8(UNLABELLED)
+    return batch_of(chosen, lambda _, image: np.full(image.shape[-2:], nothing), task, (number + 10, step))[0]
+
+
+def label_of(task: Task, teacher: nn.Module | None, item: Item, image: torch.Tensor) -> np.ndarray:
+    """The mask of an item, or what the teacher sees on a frame without one."""
+    return mask_of(task, item, image) if item.mask or teacher is None else predicted(teacher, task, image)
+
+
+def mask_of(task: Task, item: Item, image: torch.Tensor) -> np.ndarray:
+    """The mask of an item at the size of its prepared image."""
+    assert item.mask is not None
+    mask = read_mask(item.mask, task.grey_to_class, len(CLASSES))
+    if mask.shape != item.frames.read(item.name).shape:
+        raise InputError(item.mask, f"a mask of {mask.shape}", "the size of its frame", "export the mask again")
+    return resized_mask(mask, (image.shape[-2], image.shape[-1]))
+
+
+@torch.no_grad()
+def predicted(model: nn.Module, task: Task, image: torch.Tensor) -> np.ndarray:
+    """Classes uint8 (y, x) of a prepared image."""
+    model.eval()
+    with task.compute.precision():
+        logits = model(image[None].to(task.compute.device))
+    return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+
+
+def mean_iou(model: nn.Module, items: Sequence[Item], task: Task) -> float:
+    """Mean IoU over all classes, background too, at the network's size."""
+    n = len(CLASSES)
+    counts = np.zeros((n, n), np.int64)
+    left_out = np.zeros(n, np.int64)
+    for item in items:
+        image = prepared(item.frames.read(item.name), task.size)
+        counts += contingency(predicted(model, task, image), mask_of(task, item, image))[:n, :n]
+    return float(scores(counts, left_out, [False] * n)["mean_iou"] or 0.0)

@@ -1,0 +1,24 @@
+"""Rule evaluate_frames: masks and angles against a human's."""
+
+from beamseg.evaluate_frames import evaluate_frames
+from beamseg.frames import open_frames, paired, short_keys, split
+from beamseg.job import job
+
+if __name__ == "__main__":
+    with job(snakemake):
+        files, params = snakemake.input, snakemake.params
+        settings = params.settings
+        frames = open_frames(*params.movie)
+        labels, truth = params.masks
+        masks = paired(frames, labels)
+        tested = {name: masks[name] for name in split(list(masks), settings["seed"], short_keys(settings))["test"]}
+        if truth:
+            tested |= {name: file for name, file in paired(frames, truth).items() if name not in masks}
+        evaluate_frames(
+            files.masks,
+            files.geometry,
+            tested,
+            snakemake.output[0],
+            grey_to_class=settings["labels"]["map"],
+            seed=settings["seed"],
+        )

@@ -1,0 +1,36 @@
+"""Rule train_frames: a network learns wire and droplet from labelled frames."""
+
+from beamseg.frames import open_frames, paired, short_keys, split
+from beamseg.inputs import many
+from beamseg.job import job
+from beamseg.provenance import file_digest, identity
+from beamseg.train_frames import Item, train_frames
+
+if __name__ == "__main__":
+    with job(snakemake):
+        files, params = snakemake.input, snakemake.params
+        settings = params.settings
+        parts = {"train": [], "validation": [], "unlabelled": []}
+        masks_used = []
+        for path, folder, dataset in params.movies:
+            frames = open_frames(path, dataset)
+            masks = paired(frames, folder)
+            found = split(list(masks), settings["seed"], short_keys(settings))
+            for part in ("train", "validation"):
+                parts[part] += [Item(frames, name, masks[name]) for name in found[part]]
+                masks_used += [file_digest(masks[name]) for name in found[part]]
+            kept_out = {*found["test"], *found["validation"]}
+            parts["unlabelled"] += [Item(frames, name) for name in frames.names if name not in kept_out]
+        print(*(f"{len(items)} frames for {part}" for part, items in parts.items()), sep="\n")
+        train_frames(
+            *parts.values(),
+            snakemake.output.weights,
+            snakemake.output.curves,
+            settings=settings["train_frames"],
+            size=settings["frames.size"],
+            grey_to_class=settings["labels"]["map"],
+            stage3=settings["stage3"],
+            seed=settings["seed"],
+            device=params.device,
+            identity=identity("train_frames", [params.code, masks_used], {"scans": many(files.scans)}),
+        )

@@ -1,0 +1,29 @@
+"""evaluate_frames: masks and angles against a human's; of frames, the only rule that opens the truth."""
+
+
+rule evaluate_frames:
+    """Scores on the frames that no training saw."""
+    input:
+        masks=needs("segment_frames"),
+        geometry=needs("measure_frames"),
+        movie=movie_inputs(0, 1, 2),
+    output:
+        "results/{sample}/metrics.json",
+    log:
+        "logs/{sample}/evaluate_frames.log",
+    benchmark:
+        "benchmarks/results/{sample}/evaluate_frames.tsv"
+    wildcard_constraints:
+        sample=IMAGES,
+    conda:
+        "../../envs/beamseg.yaml"
+    resources:
+        mem_mb=mem_mb,
+        runtime=60,
+    params:
+        settings=settings_of("evaluate_frames"),
+        movie=movie_of,
+        masks=human_masks,
+        code=code("evaluate_frames"),
+    script:
+        "../../scripts/evaluate_frames.py"

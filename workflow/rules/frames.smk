@@ -1,0 +1,26 @@
+"""frames: what a movie is: its frames, their sizes, what is wrong with them."""
+
+
+rule frames:
+    """Names, sizes and saturation of the frames, and the pixel size."""
+    input:
+        movie=movie_inputs(0),
+    output:
+        "results/{sample}/frames.json",
+    log:
+        "logs/{sample}/frames.log",
+    benchmark:
+        "benchmarks/results/{sample}/frames.tsv"
+    wildcard_constraints:
+        sample=IMAGES,
+    conda:
+        "../../envs/beamseg.yaml"
+    resources:
+        mem_mb=mem_mb,
+        runtime=60,
+    params:
+        movie=movie_of,
+        pixel_nm=setting("frames.pixel_nm"),
+        code=code("frames"),
+    script:
+        "../../scripts/frames.py"

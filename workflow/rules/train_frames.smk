@@ -1,0 +1,29 @@
+"""train_frames: a network learns wire and droplet from labelled frames, and from the others."""
+
+
+rule train_frames:
+    """Weights and curves, from the reference scans of the group."""
+    input:
+        scans=needs("frames@reference"),
+        movies=group_movies,
+    output:
+        weights="results/groups/{group}/frames.safetensors",
+        curves="results/groups/{group}/train_frames.csv",
+    log:
+        "logs/groups/{group}/train_frames.log",
+    benchmark:
+        "benchmarks/results/groups/{group}/train_frames.tsv"
+    conda:
+        "../../envs/beamseg.yaml"
+    threads: 8
+    resources:
+        mem_mb=mem_mb,
+        runtime=lambda wildcards, attempt: 1440 * attempt,
+        gpu=gpus,
+    params:
+        settings=settings_of("train_frames"),
+        movies=movie_paths,
+        device=setting("device"),
+        code=code("train_frames"),
+    script:
+        "../../scripts/train_frames.py"
