@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -57,39 +58,29 @@ def test_a_cpu_computes_in_bfloat16_where_it_multiplies_it(
 
 def test_both_trainings_and_prediction_in_each_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grey, labels = phantom()
-    found = []
+    losses, found = [], []
     for dtype in PRECISIONS:
         compute = Compute(torch.device("cpu"), dtype)
         for stage in (train, self_correct):
             monkeypatch.setattr(stage, "choose", lambda name, chosen=compute: chosen)
         folder = tmp_path / compute.name
         folder.mkdir()
-        run_self_correct(folder, run_train(folder, steps=40, lr=0.01), steps=4)
+        run_self_correct(folder, run_train(folder, steps=3, log_every=1), steps=1)
+        curves = [pd.read_csv(folder / name)["loss"] for name in ("train.csv", "self_correct.csv")]
+        losses.append(np.concatenate(curves))
         model, _ = load_weights(folder / "stage2.safetensors")
         assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
-        for name in ("train.csv", "self_correct.csv"):
-            assert np.isfinite(np.genfromtxt(folder / name, delimiter=",", names=True)["loss"]).all()
-        slices = predict_slices(model, ArrayVolume(grey), 2, 4, {"overlap": 0.5}, compute, 16, 3)
-        found.append(np.stack([values for _, values, _ in slices]))
-    inside = labels[2:4] != 255
-    assert all(np.array_equal(values == 255, ~inside) for values in found)
-    whole, *others = (values[inside] for values in found)
-    assert (whole == labels[2:4][inside]).mean() > 0.8
-    # 8 bits of mantissa over 40 steps part the trainings a little; a precision that does not train agrees in half.
-    assert all((whole == values).mean() > 0.8 for values in others)
-
-
-def test_prediction_in_each_precision_from_the_same_weights(tmp_path: Path) -> None:
-    model, _ = load_weights(run_train(tmp_path, steps=40, lr=0.01))
-    grey, labels = phantom()
-    inside = labels[2:4] != 255
-    found = []
-    for dtype in PRECISIONS:
-        compute = Compute(torch.device("cpu"), dtype)
-        slices = list(predict_slices(model, ArrayVolume(grey), 2, 4, {"overlap": 0.5}, compute, 16, 3))
-        found.append([np.stack([entry[part] for entry in slices])[inside] for part in (1, 2)])
+        # The same weights in each precision.
+        model, _ = load_weights(tmp_path / "cpu-float32" / "stage2.safetensors")
+        slices = predict_slices(model, ArrayVolume(grey), 2, 3, {"overlap": 0.5}, compute, 16, 3)
+        found.append(next((of, sure) for _, of, sure in slices))
+    # The first step is the same network on the same batch; bfloat16 has 8 bits, float16 has 11.
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.02)
+    assert losses[2][0] == pytest.approx(losses[0][0], rel=0.005)
+    assert np.isfinite(losses).all()
     (whole, sure), *others = found
+    assert ((whole == 255) == (labels[2] == 255)).all()
     for values, confidence in others:
-        # Where the classes are apart by more than a rounding of bfloat16 does, labels are the same.
-        assert np.array_equal(values[sure > 140], whole[sure > 140])
-        assert np.abs(confidence.astype(int) - sure).mean() < 2
+        assert ((values == 255) == (whole == 255)).all()
+        assert (values == whole)[sure > 140].all()
+        assert np.abs(confidence.astype(int) - sure).mean() < 3

@@ -42,8 +42,8 @@ def test_spread_by_hand() -> None:
 
 
 def test_which_runs_are_replicates(tmp_path: Path) -> None:
-    rows = "sample\tpath\tseed\ttrain.lr\na\t../a.h5\t0\t\nb\t../a.h5\t1\t\nc\t../a.h5\t2\t0.1\nd\t../d.h5\t3\t\ne\t../a.h5\t1\t\n"
-    runs = table(tmp_path, rows)
+    rows = ("a\t../a.h5\t0\t", "b\t../a.h5\t1\t", "c\t../a.h5\t2\t0.1", "d\t../d.h5\t3\t", "e\t../a.h5\t1\t")
+    runs = table(tmp_path, "\n".join(["sample\tpath\tseed\ttrain.lr", *rows]))
     assert replicates(runs, "a") == ["a", "b", "e"]
     check(runs, ["a", "b"])
     for names, found in (
