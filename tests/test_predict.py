@@ -111,16 +111,20 @@ class Blur(nn.Module):
         return torch.cat([one, -one], dim=1)
 
 
-@pytest.mark.parametrize("overlap", [0.5, 0.75])
-def test_tiles_leave_no_seam(overlap: float) -> None:
+def test_tiles_leave_no_seam() -> None:
     grey = np.random.default_rng(2).integers(1, 65536, (3, 48, 48)).astype(np.uint16)
     found = []
     for tile in (48, 16):
-        slices = predict_slices(Blur(), ArrayVolume(grey), 0, 3, {"overlap": overlap}, CPU, tile, 3)
+        slices = predict_slices(Blur(), ArrayVolume(grey), 0, 3, SETTINGS, CPU, tile, 3)
         found.append([np.stack(parts) for parts in list(zip(*slices, strict=True))[1:]])
     (whole, sure), (tiled, confidence) = found
     assert 0.2 < whole.mean() < 0.8
-    # At a tile's border, where it sees zeros, the Gaussian leaves it half a per cent of the weight.
-    clear = sure > 130
+    # Two pixels at a tile's border see beyond it; the Gaussian leaves them little beside the tile half a tile on. Along
+    # the slice's own border all weights are the least there is, so there tiles count alike.
+    profile = gaussian_weight(16)[:, 7]
+    doubt = 2 * max(profile[i] / (profile[i] + profile[i + 8]) for i in (0, 1))
+    assert doubt < 0.02
+    clear = sure > 255 * (0.5 + doubt) + 1
+    clear[:, :4] = clear[:, -4:] = clear[:, :, :4] = clear[:, :, -4:] = False
     assert np.array_equal(whole[clear], tiled[clear])
-    assert np.abs(confidence.astype(int) - sure)[clear].max() <= 2
+    assert np.abs(confidence.astype(int) - sure)[clear].max() <= 255 * doubt + 1

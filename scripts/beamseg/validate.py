@@ -24,7 +24,7 @@ from .slabs import UNLABELLED
 from .stratified import estimates
 from .volumes import Volume
 
-EDGES = (48, 192)
+EDGES = (48, 288)
 SHOWN = 288
 GAP, CROSS = 6, (213, 94, 0)
 UNSURE = "unsure"
