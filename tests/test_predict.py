@@ -95,3 +95,36 @@ def test_any_slab_depth_and_part_gives_the_same_bits(tmp_path: Path) -> None:
     assert np.array_equal(found[0][0] == 255, grey == 0)
     for other in found[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+class Blur(nn.Module):
+    """Two classes by random 5 × 5 weights: it sees two pixels around, and middle grey beyond what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(8, 1, 3, padding=1, bias=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        one = 20 * self.second(self.first(image - 0.5).tanh())
+        return torch.cat([one, -one], dim=1)
+
+
+def test_tiles_leave_no_seam() -> None:
+    grey = np.random.default_rng(2).integers(1, 65536, (3, 48, 48)).astype(np.uint16)
+    found = []
+    for tile in (48, 16):
+        slices = predict_slices(Blur(), ArrayVolume(grey), 0, 3, SETTINGS, CPU, tile, 3)
+        found.append([np.stack(parts) for parts in list(zip(*slices, strict=True))[1:]])
+    (whole, sure), (tiled, confidence) = found
+    assert 0.2 < whole.mean() < 0.8
+    # Two pixels at a tile's border see beyond it; the Gaussian leaves them little beside the tile half a tile on. Along
+    # the slice's own border all weights are the least there is, so there tiles count alike.
+    profile = gaussian_weight(16)[:, 7]
+    doubt = 2 * max(profile[i] / (profile[i] + profile[i + 8]) for i in (0, 1))
+    assert doubt < 0.02
+    clear = sure > 255 * (0.5 + doubt) + 1
+    clear[:, :4] = clear[:, -4:] = clear[:, :, :4] = clear[:, :, -4:] = False
+    assert np.array_equal(whole[clear], tiled[clear])
+    assert np.abs(confidence.astype(int) - sure)[clear].max() <= 255 * doubt + 1

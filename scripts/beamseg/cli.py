@@ -10,6 +10,7 @@ from .archive import archive
 from .arrive import SETTLE_S, arrive
 from .check import check
 from .config import flatten, load_runs
+from .disagree import disagree
 from .errors import InputError
 from .init import init
 from .preview import preview
@@ -17,6 +18,7 @@ from .record import repeat
 from .recover import recover
 from .studies import SCALES, known_studies
 from .study import run_study
+from .validate import validate
 from .view import view
 
 BASEDIR = Path(__file__).resolve().parents[2]
@@ -57,6 +59,14 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("sample")
     command = commands.add_parser("archive", help="bundle, configuration, provenance and labels in one file")
     command.add_argument("group", help="a group; of a scan without one, the sample")
+    command = commands.add_parser("validate", help="points for blind labelling, and what the answers say of the labels")
+    command.add_argument("sample")
+    command.add_argument("--points", type=int, default=200, help="how many voxels to draw (default: %(default)s)")
+    command.add_argument("--read", type=Path, metavar="FORM", help="read a filled-in form and estimate")
+    command = commands.add_parser("disagree", help="how far runs that differ in the seed alone differ")
+    command.add_argument(
+        "samples", nargs="+", metavar="sample", help="one, with all rows that differ in seed; or which"
+    )
     commands.add_parser("recover", help="after a killed snakemake: end its jobs and unlock the directory")
     command = commands.add_parser("study", help="cells of settings over seeds, their metrics in one table")
     command.add_argument("name", nargs="?", help="a study of config/studies, or a file; none lists them")
@@ -94,6 +104,10 @@ def main(arguments: list[str] | None = None) -> int:
             view(workdir, BASEDIR, args.sample)
         elif args.command == "archive":
             print(archive(workdir, BASEDIR, args.group))
+        elif args.command == "validate":
+            print(validate(workdir, BASEDIR, args.sample, args.points, args.read))
+        elif args.command == "disagree":
+            print(disagree(workdir, BASEDIR, args.samples))
         elif args.command == "recover":
             return recover(workdir, BASEDIR)
         elif args.command == "study" and args.name is None:

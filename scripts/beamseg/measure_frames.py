@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from .contact_angle import CLASSES, Cap, in_nm, measure, smoothed
 from .frames import read_mask, usual_size
+from .progress import Progress
 from .provenance import atomic_path, read_json
 
 
@@ -36,10 +36,12 @@ def measure_frames(scan: str | Path, masks: str | Path, out: str | Path, setting
     usual = usual_size(about["frames"])
     rows = []
     named = zip(about["frames"], masks_of(masks), strict=True)
-    for index, (frame, labels) in enumerate(tqdm(named, total=len(about["frames"]), unit="frame", mininterval=5)):
-        cap, pixel = measured(frame, labels, usual, about["pixel_nm"], settings["saturated"], seed)
-        time = None if settings["frame_s"] is None else index * settings["frame_s"]
-        rows.append({"frame": frame["name"], "index": index, "time_s": time} | in_nm(cap, pixel))
+    with Progress(len(about["frames"]), "frames", "measure_frames") as progress:
+        for index, (frame, labels) in enumerate(named):
+            cap, pixel = measured(frame, labels, usual, about["pixel_nm"], settings["saturated"], seed)
+            time = None if settings["frame_s"] is None else index * settings["frame_s"]
+            rows.append({"frame": frame["name"], "index": index, "time_s": time} | in_nm(cap, pixel))
+            progress.update()
     table = pd.DataFrame(rows)
     angle = table["angle_deg"].to_numpy(float)
     width = (table["angle_high_deg"].astype(float) - table["angle_low_deg"].astype(float)).to_numpy()

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
-from tqdm import tqdm
 
 from .contact_angle import BACKGROUND
 from .device import choose
 from .frames import Frames, burnt_in, prepared
 from .models import load_weights
+from .progress import Progress
 from .provenance import atomic_path, file_digest, write_json
 
 FOLDER = "masks"
@@ -59,19 +59,21 @@ def segment_frames(
     class_to_grey = {c: grey for grey, c in grey_to_class.items()}
     table = np.array([class_to_grey.get(c, c) for c in range(256)], np.uint8)
     files: dict[str, Any] = {}
-    for name in tqdm(frames.names, desc="segment_frames", unit="frame", mininterval=5):
-        file = folder / f"{name}.png"
-        if not file.exists():
-            image = frames.read(name)
-            with torch.no_grad(), compute.precision():
-                logits = model(prepared(image, meta["size"])[None].to(compute.device)).float()
-            whole = F.interpolate(logits, image.shape, mode="bilinear", align_corners=False)
-            labels = whole[0].argmax(0).to(torch.uint8).cpu().numpy()
-            if remove_bars:
-                labels = without_bars(labels, burnt_in(image))
-            with atomic_path(file) as temporary:
-                temporary.write_bytes(imagecodecs.png_encode(table[labels]))
-        files[name] = {"file": f"{FOLDER}/{name}.png", "digest": file_digest(file)}
+    with Progress(len(frames.names), "frames", "segment_frames") as progress:
+        for name in frames.names:
+            file = folder / f"{name}.png"
+            if not file.exists():
+                image = frames.read(name)
+                with torch.no_grad(), compute.precision():
+                    logits = model(prepared(image, meta["size"])[None].to(compute.device)).float()
+                whole = F.interpolate(logits, image.shape, mode="bilinear", align_corners=False)
+                labels = whole[0].argmax(0).to(torch.uint8).cpu().numpy()
+                if remove_bars:
+                    labels = without_bars(labels, burnt_in(image))
+                with atomic_path(file) as temporary:
+                    temporary.write_bytes(imagecodecs.png_encode(table[labels]))
+            files[name] = {"file": f"{FOLDER}/{name}.png", "digest": file_digest(file)}
+            progress.update()
     write_json(out, {"identity": identity, "frames": files, "grey": {str(g): c for g, c in grey_to_class.items()}})
 
 

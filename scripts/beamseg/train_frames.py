@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from . import augment
 from .checkpoint import Resume
@@ -30,6 +29,7 @@ from .losses import UNLABELLED, dice_cross_entropy, softmax_mse
 from .metrics import contingency, scores
 from .models import build_model, save_weights
 from .perturbations import perturb
+from .progress import Progress
 from .provenance import atomic_path
 
 PHOTOMETRY = {
@@ -209,8 +209,7 @@ def fit(
         auxiliary.load_state_dict(inside["auxiliary"])
         optimizer.load_state_dict(inside["optimizer"])
         best, best_score, start = inside["best"], inside["best_score"], inside["epoch"]
-    progress = tqdm(total=steps, initial=start * per_epoch, desc=phase, unit="step", mininterval=5)
-    with resume.watching_sigterm(), progress:
+    with resume.watching_sigterm(), Progress(steps, "steps", phase, done=start * per_epoch) as progress:
         for epoch in range(start, settings["epochs"]):
             model.train()
             if frozen is not None:

@@ -1,0 +1,86 @@
+"""Precision follows the hardware, and every stage computes in each of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from beamseg import device, self_correct, train
+from beamseg.device import Compute
+from beamseg.models import load_weights
+from beamseg.predict import predict_slices
+from beamseg.volumes import ArrayVolume
+from training_case import phantom, run_self_correct, run_train
+
+PRECISIONS = [None, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [
+        ((6, 1), torch.float16),
+        ((7, 0), torch.float16),
+        ((7, 5), torch.float16),
+        ((8, 0), torch.bfloat16),
+        ((8, 9), torch.bfloat16),
+        ((9, 0), torch.bfloat16),
+        ((12, 0), torch.bfloat16),
+    ],
+)
+def test_a_gpu_computes_in_what_its_capability_multiplies(
+    capability: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    found = device.choose("auto")
+    assert (found.device.type, found.autocast) == ("cuda", dtype)
+    assert device.choose("cpu").device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("avx512", "amx", "dtype"), [(False, False, None), (True, False, torch.bfloat16), (False, True, torch.bfloat16)]
+)
+def test_a_cpu_computes_in_bfloat16_where_it_multiplies_it(
+    avx512: bool, amx: bool, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert device.choose("auto") == Compute(torch.device("cpu"), dtype)
+
+
+def test_both_trainings_and_prediction_in_each_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey, labels = phantom()
+    losses, found = [], []
+    for dtype in PRECISIONS:
+        compute = Compute(torch.device("cpu"), dtype)
+        for stage in (train, self_correct):
+            monkeypatch.setattr(stage, "choose", lambda name, chosen=compute: chosen)
+        folder = tmp_path / compute.name
+        folder.mkdir()
+        run_self_correct(folder, run_train(folder, steps=3, log_every=1), steps=1)
+        curves = [pd.read_csv(folder / name)["loss"] for name in ("train.csv", "self_correct.csv")]
+        losses.append(np.concatenate(curves))
+        model, _ = load_weights(folder / "stage2.safetensors")
+        assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+        # The same weights in each precision.
+        model, _ = load_weights(tmp_path / "cpu-float32" / "stage2.safetensors")
+        slices = predict_slices(model, ArrayVolume(grey), 2, 3, {"overlap": 0.5}, compute, 16, 3)
+        found.append(next((of, sure) for _, of, sure in slices))
+    # The first step is the same network on the same batch; bfloat16 has 8 bits, float16 has 11.
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.02)
+    assert losses[2][0] == pytest.approx(losses[0][0], rel=0.005)
+    assert np.isfinite(losses).all()
+    (whole, sure), *others = found
+    assert ((whole == 255) == (labels[2] == 255)).all()
+    for values, confidence in others:
+        assert ((values == 255) == (whole == 255)).all()
+        assert (values == whole)[sure > 140].all()
+        assert np.abs(confidence.astype(int) - sure).mean() < 3
