@@ -260,7 +260,7 @@ def text_of(result: dict[str, Any]) -> str:
     rows += [[name, percent(e["unanimous"]), percent(e["votes"])] for name, e in found["classes"].items()]
     lines += _aligned(rows)
     rows = [["quantity", "mean", "sd", "95 % of the mean", "lowest", "highest"]]
-    for key, entry in found_over_seeds.items():
+    for key, entry in result["reported"].items():
         show: Callable[[float], str] = "{:.4g}".format if key.startswith("quantities") else percent
         low, high = (show(v) for v in entry["interval"])
         middle = [show(entry[name]) for name in ("mean", "standard_deviation")]
