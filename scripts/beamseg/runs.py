@@ -85,7 +85,9 @@ APPLIED: dict[str, Stage] = {
     "pseudo_label": IMPORTED,
     "train": IMPORTED,
     "train_scm": IMPORTED,
-    "self_correct": Stage("group", ("self_correct", "seed"), ("train", "plan", "ingest@reference")),
+    "self_correct": Stage(
+        "group", ("self_correct", "label_source", "labels", "seed"), ("train", "plan", "ingest@reference")
+    ),
 }
 """Stages of a run that applies a bundle, where they differ from `STAGES`; the imported ones are never computed."""
 
