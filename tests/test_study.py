@@ -302,7 +302,8 @@ def test_shipped_studies_are_valid_at_every_scale(tmp_path: Path, name: str, sca
     assert len(runs) == len(made.chosen) * len(made.seeds)
     of_em = name.startswith("em_")  # the paper of the others has no refinement
     assert of_em or all(run.get("refine") == [] for run in runs.values())
-    preset = "slices" if of_em else "srct" if scale == "full" else "quick"
+    own = "slices" if of_em else "pixels" if name.startswith("et_") else None
+    preset = own or ("srct" if scale == "full" else "quick")
     assert {run.get("preset") for run in runs.values()} == {preset}
 
 
