@@ -16,9 +16,12 @@ if __name__ == "__main__":
         volumes = reference_volumes(files)
         n_classes = read_json(files.classes)["n_clusters"]
         labels = None
+        given = settings["labels"]
         if (source := settings["label_source"]) != "clusters":
             labels = [
-                open_training_labels(source, settings["labels"], volume, None, path or None, n_classes)
+                open_training_labels(
+                    source, settings["labels"], volume, None, path or None, n_classes, settings["seed"]
+                )
                 for volume, path in zip(volumes, params.labels, strict=True)
             ]
         self_correct(
@@ -33,4 +36,5 @@ if __name__ == "__main__":
             mem_budget_mb=params.mem_budget_mb,
             identity=identity("self_correct", params.code, inputs),
             labels=labels,
+            sparse=source == "pixels",
         )

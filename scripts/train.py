@@ -1,35 +1,40 @@
 """Rule train: stage 2, a network learns from the pseudo-labels or from the user's labels."""
 
+from functools import partial
+
 from beamseg.crops import labelled_slices
-from beamseg.distributed import run_on
-from beamseg.inputs import many, reference_pseudo_labels, reference_volumes
+from beamseg.distributed import rank_of_environment, run_on
+from beamseg.inputs import many, reference_volumes, training_labels
 from beamseg.job import job
-from beamseg.labels import check_painted, described, open_training_labels
 from beamseg.provenance import identity, read_json
+from beamseg.rounds import described as described_round
+from beamseg.rounds import keep_round, previous
 from beamseg.train import train
+from beamseg.train_contrastive import train_contrastive
 
 if __name__ == "__main__":
-    run_on(snakemake.resources.get("gpu", 0))
+    by_contrast = snakemake.params.settings["train"]["objective"] == "contrastive"
+    run_on(0 if by_contrast else snakemake.resources.get("gpu", 0))
     with job(snakemake):
         files, params = snakemake.input, snakemake.params
         settings = params.settings
         volumes = reference_volumes(files)
         inputs = {"scans": many(files.scans), "plan": files.plan, "table": files.table, "user": many(files.labels)}
         inputs["assigned"] = many(files.assigned)
-        pseudo = reference_pseudo_labels(files, volumes)
-        n_classes = read_json(files.classes)["n_clusters"]
-        source = settings["label_source"]
-        labels = [
-            open_training_labels(source, settings["labels"], volume, own, path or None, n_classes)
-            for volume, own, path in zip(volumes, pseudo, params.labels, strict=True)
-        ]
-        print(*(line for given in labels for line in described(given)), sep="\n")
-        if source != "clusters":
-            print(*check_painted(labels, n_classes), sep="\n")
-        train(
+        source, n_classes = settings["label_source"], read_json(files.classes)["n_clusters"]
+        labels = training_labels(files, settings, params.labels, volumes, n_classes)
+        if by_contrast:
+            learn = train_contrastive
+        else:
+            labelled = labelled_slices(labels, n_classes) if source == "slices" else ()
+            learn = partial(train, labelled_slices=labelled, sparse=source == "pixels")
+        weights, task = snakemake.output.weights, identity("train", params.code, inputs)
+        by_rounds = settings["train"]["start_from"] == "previous"
+        start_from = previous(weights, task) if by_rounds else None
+        learn(
             volumes,
             labels,
-            snakemake.output.weights,
+            weights,
             snakemake.output.curves,
             settings=settings["train"],
             model_settings=settings["model"],
@@ -37,6 +42,8 @@ if __name__ == "__main__":
             seed=settings["seed"],
             device=params.device,
             mem_budget_mb=params.mem_budget_mb,
-            identity=identity("train", params.code, inputs),
-            labelled_slices=labelled_slices(labels, n_classes) if source == "slices" else (),
+            identity=task,
+            start_from=start_from,
         )
+        if by_rounds and rank_of_environment()[0] == 0:
+            print(described_round(keep_round(weights, task, volumes, labels, n_classes, params.device)))

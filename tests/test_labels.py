@@ -192,6 +192,90 @@ def test_the_log_shows_colours_and_painted_voxels(tmp_path: Path) -> None:
     assert described(GREY) == []
 
 
+PAINTED = {**SETTINGS, "map": {}, "rate": 1.0, "pool": 0}
+
+
+def painted(path: Path, n_classes: int | None = 3, seed: int = 0, **settings: Any) -> Any:
+    shape = settings.pop("shape", SHAPE)
+    how = {"painted": True, "seed": seed}
+    return open_user_labels({**PAINTED, **settings}, path, shape, n_classes=n_classes, **how)
+
+
+def test_of_painted_pixels_0_is_nothing_and_1_the_first_class(tmp_path: Path) -> None:
+    volume = np.zeros(SHAPE, np.int32)
+    volume[2, 1:3, 1:3], volume[4, 0, 0] = 1, 3
+    labels = painted(write(tmp_path / "t.tif", volume))
+    expected = np.full(SHAPE, 255, np.uint8)
+    expected[2, 1:3, 1:3], expected[4, 0, 0] = 0, 2
+    np.testing.assert_array_equal(labels.read(0, 10), expected)
+    assert labels.counts == {0: 4, 2: 1}
+    assert labels.warnings == ["0 is not painted, 1 is class 0, 2 is class 1 and so on"]
+    assert check_painted([labels], 3) == ["labels: class 1 is painted nowhere, so the network will never find it"]
+    mapped = painted(tmp_path / "t.tif", map={3: 0, 1: 2})
+    np.testing.assert_array_equal(mapped.read(0, 10)[expected != 255], 2 - expected[expected != 255])
+    whole = painted(tmp_path / "t.tif", 4, map={0: 0})
+    np.testing.assert_array_equal(whole.read(0, 10), volume)
+
+
+def test_painted_pixels_that_cannot_be_meant(tmp_path: Path) -> None:
+    volume = np.ones(SHAPE, np.uint16)
+    volume[3] = 2
+    labels = painted(write(tmp_path / "all.tif", volume))
+    assert labels.warnings[0] == "every voxel is painted, 1 is class 0, 2 is class 1 and so on; is that so?"
+    volume[3] = 4
+    with pytest.raises(InputError, match=r"(?s)values 4.*1 … 3, one for each class, and 0 where nothing is painted"):
+        painted(write(tmp_path / "many.tif", volume))
+    volume[3] = 256  # less one it would be the mark of what has no label
+    with pytest.raises(InputError, match="values 256"):
+        painted(write(tmp_path / "wide.tif", volume), None)
+    volume[:] = 0
+    with pytest.raises(InputError, match="nothing painted"):
+        check_painted([painted(write(tmp_path / "none.tif", volume))], 3)
+    volume[5, 2, 2:4] = 2
+    with pytest.raises(InputError, match="class 1 alone painted"):
+        check_painted([painted(write(tmp_path / "one.tif", volume))], 3)
+    with pytest.raises(InputError, match="labels of shape"):
+        painted(write(tmp_path / "shape.tif", volume[:, :5]))
+
+
+def test_a_scan_of_the_group_without_painted_pixels() -> None:
+    labels = open_training_labels("pixels", PAINTED, GREY)
+    assert (labels.read(3, 20, slice(1, 4)) == np.full((7, 3, 5), 255)).all()
+
+
+def test_hidden_patches_leave_each_class_and_the_share(tmp_path: Path) -> None:
+    shape = (12, 40, 60)
+    volume = np.ones(shape, np.uint8)
+    volume[:, 8:30, 10:50], volume[:, 17, 23] = 2, 3
+    path = write(tmp_path / "t.tif", volume)
+    for rate, wanted in ((0.01, 3), (0.06, 6), (0.25, 25), (1.0, 100)):
+        labels = painted(path, shape=shape, pool=10, rate=rate)
+        seen = labels.read(0, 12) != 255
+        assert [int(z) for z in np.flatnonzero(seen.any((1, 2)))] == labels.slices
+        assert len(labels.slices) == 1
+        patches = seen[labels.slices[0]].reshape(10, 4, 10, 6)
+        assert (patches.all((1, 3)) == patches.any((1, 3))).all()
+        assert patches.any((1, 3)).sum() in ((2, 3) if rate == 0.01 else (wanted,))
+        assert set(labels.counts) == {0, 1, 2}
+        assert sum(labels.counts.values()) == seen.sum()
+        window = labels.read(0, 12, slice(3, 33), slice(11, 59))
+        np.testing.assert_array_equal(window, labels.read(0, 12)[:, 3:33, 11:59])
+    folds = [painted(path, shape=shape, pool=10, seed=seed).slices for seed in range(10)]
+    assert folds[:5] == folds[5:]
+    assert len({z for (z,) in folds}) == 5
+    same, other = (painted(path, shape=shape, pool=10, rate=0.1, seed=seed).read(0, 12) for seed in (5, 10))
+    np.testing.assert_array_equal(same, painted(path, shape=shape, pool=10, rate=0.1, seed=5).read(0, 12))
+    assert (same != other).any()
+    grey = np.full(shape, 9, np.uint16)
+    grey[:, :, :30] = 0
+    inside = open_user_labels(
+        {**PAINTED, "pool": 10, "rate": 0.1}, path, shape, ArrayVolume(grey), painted=True, seed=5
+    ).read(0, 12)
+    np.testing.assert_array_equal(inside, np.where(grey > 0, same, 255))
+    with pytest.raises(InputError, match=r"labels\.pool"):
+        painted(path, shape=shape, pool=13)
+
+
 def test_every_nth_slice_of_a_full_file(tmp_path: Path) -> None:
     path = write(tmp_path / "l.tif", CLASSES)
     labels = open_user_labels({**SETTINGS, "every": 5}, path, SHAPE)

@@ -17,7 +17,7 @@ from beamseg.errors import InputError
 from beamseg.provenance import file_digest
 from beamseg.simulate import draw_slice, make_sample, measure_slice
 from beamseg.simulate import simulate as simulate_scan
-from beamseg.specimens import SPECIMENS, ceramic, sand
+from beamseg.specimens import SPECIMENS, ceramic, nanoparticles, sand
 from beamseg.specimens.shapes import Waves
 
 SCHEMA = safe_load((Path(__file__).parents[1] / "workflow/schemas/phantom.yaml").read_text())
@@ -149,6 +149,47 @@ def test_impossible_settings_are_refused(
     assert error.value.where == where
     assert error.value.remedy.startswith(remedy)
     assert not list(tmp_path.iterdir())
+
+
+CATALYST = {"voxel_size_um": 0.001, "hardening": 0.0, "rings": 0.0, "blur": 0.0, "dose": 1e9}
+
+
+@pytest.mark.parametrize("share", [0.003, 0.01])
+def test_particles_are_as_rare_as_asked_and_lie_apart(share: float) -> None:
+    own = {**defaults(SCHEMA)["nanoparticles"], "particle_share": share}
+    settings = phantom("nanoparticles", **CATALYST, nanoparticles=own, size=[32, 96, 96])
+    attenuation, truth = whole(settings)
+    fractions = np.bincount(truth.ravel(), minlength=3) / truth.size
+    # Spheres are added until the share is reached; the last, and those cut by the volume's ends, make the difference.
+    assert 0.7 * share < fractions[nanoparticles.PARTICLE] < share + 0.001
+    assert 0.2 < fractions[nanoparticles.SUPPORT] < 0.5
+    assert attenuation[truth == nanoparticles.PARTICLE].min() > 0.5 * own["attenuation"]["particle"]
+    y, x = np.ogrid[:96, :96]
+    assert not truth[:, np.hypot(y - 48, x - 48) > 48].any()
+    spheres = make_sample(settings).particles
+    apart = np.linalg.norm(spheres[:, None, :3] - spheres[None, :, :3], axis=-1)
+    touching = apart < spheres[:, None, 3] + spheres[None, :, 3]
+    assert touching.sum() == len(spheres)
+
+
+def test_a_missing_wedge_blurs_along_the_beam_alone() -> None:
+    image = np.zeros((64, 64), np.float32)
+    image[31:33, 31:33] = 3000.0
+    settings = phantom("nanoparticles", **CATALYST, size=[16, 64, 64], angles=90)
+    point = {wedge: measure_slice(image, {**settings, "missing_wedge": wedge}, 0) for wedge in (0, 40)}
+    widths = {}
+    for wedge, found in point.items():
+        profiles = found[20:44, 31:33].sum(1), found[31:33, 20:44].sum(0)
+        widths[wedge] = [np.maximum(p, 0).sum() / p.max() for p in profiles]
+    assert widths[0][0] == pytest.approx(widths[0][1], rel=0.1)
+    long, short = max(widths[40]), min(widths[40])
+    assert long > 1.25 * short
+
+
+def test_particles_without_room_are_refused() -> None:
+    own = {**defaults(SCHEMA)["nanoparticles"], "open_from": 9.0}
+    with pytest.raises(InputError, match=r"(?s)particle_share.*found room"):
+        make_sample(phantom("nanoparticles", **CATALYST, nanoparticles=own))
 
 
 def test_mitochondria_have_their_share_and_dark_membranes() -> None:

@@ -304,8 +304,9 @@ def test_shipped_studies_are_valid_at_every_scale(tmp_path: Path, name: str, sca
     assert len(runs) == len(made.chosen) * len(made.seeds)
     of_em = name.startswith("em_")  # the papers of the others have no refinement
     assert of_em or all(run.get("refine") == [] for run in runs.values())
+    own = "slices" if of_em else "pixels" if name.startswith("et_") else None
     presets = {run.get("preset") for run in runs.values() if run.get("kind") == "volume"}
-    assert presets <= {"slices" if of_em else "srct" if scale == "full" else "quick"}
+    assert presets <= {own or ("srct" if scale == "full" else "quick")}
     of_frames = [run.get("preset") for run in runs.values() if run.get("kind") == "images"]
     assert set(of_frames) in (set(), {f"nanowires_{letter}" for letter in "abcdef"})
 

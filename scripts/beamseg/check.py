@@ -142,7 +142,7 @@ def inspect(run: Run) -> dict[str, Any]:
     truth = user_truth(run.get("evaluate"), str(run.file("truth") or ""), source.shape)
     n_classes = run.get("pseudo_label.n_clusters") if run.get("label_source") != "clusters" else None
     labels = user_labels(run.settings, str(run.file("labels.path") or ""), source.shape, n_classes)
-    if run.get("label_source") == "slices" and labels is not None and run.group == run.name:
+    if run.get("label_source") != "clusters" and labels is not None and run.group == run.name:
         warnings += check_painted([labels], run.get("pseudo_label.n_clusters"), str(run.file("labels.path")))
     for what, given in (("truth", truth), ("labels", labels)):
         warnings += [f"{what}: {warning}" for warning in (given.warnings if given else [])]

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from .annotate import annotate
 from .archive import archive
 from .arrive import SETTLE_S, arrive
 from .check import check
@@ -53,6 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--bin", type=int, default=1, help="average this many voxels along each axis first")
     command.add_argument("--steps", type=int, default=150, help="training steps of each stage")
     command.add_argument("--contact-sheet-only", action="store_true", help="only the clusters, without training")
+    command = commands.add_parser("annotate", help="export the regions most worth painting; after a run, prefilled")
+    command.add_argument("sample")
+    command.add_argument("--count", type=int, default=8, help="regions")
+    command.add_argument(
+        "--size", type=int, default=512, help="edge of a region in pixels; the slice's, if that is less"
+    )
     command = commands.add_parser("show_config", help="each value of a sample and the layer it came from")
     command.add_argument("sample")
     command = commands.add_parser("view", help="scan and labels in napari, with names and colours")
@@ -98,6 +105,9 @@ def main(arguments: list[str] | None = None) -> int:
             return check(workdir, BASEDIR)
         elif args.command == "preview":
             preview(workdir, BASEDIR, args.sample, args.bin, args.steps, train=not args.contact_sheet_only)
+        elif args.command == "annotate":
+            folder = annotate(workdir, BASEDIR, args.sample, args.count, args.size)
+            print((folder / "README.md").read_text(), folder, sep="\n")
         elif args.command == "show_config":
             print(show_config(args.sample, workdir))
         elif args.command == "view":

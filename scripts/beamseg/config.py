@@ -18,6 +18,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from .annotations import FOLDER, files_of
 from .bundle_files import read_index, settings_of
 from .errors import InputError
 from .palette import class_table
@@ -245,8 +246,12 @@ def load_runs(
         for layer_name, layer in layers:
             settings = merge(settings, layer)
             origins.update({key: layer_name for key, _ in flatten(layer)})
+        own = workdir.resolve() / FOLDER / name
         if index is not None:
             _without_training(settings, origins, index, where)
+        elif settings["label_source"] == "pixels" and not settings["labels"]["path"] and files_of(own):
+            settings = merge(settings, {"labels": {"path": str(own)}})
+            origins["labels.path"] = f"{FOLDER}/{name}"
         _combine(settings, origins, where)
         runs[name] = Run(name, settings["group"] or name, settings, origins, table.parent)
     if not runs:
@@ -350,6 +355,14 @@ def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> N
     if settings["label_source"] == "slices" and not settings["labels"]["path"]:
         raise InputError(
             f"{where}: labels", "an empty cell", "a file of labelled slices", "or set label_source: clusters"
+        )
+    trains = not settings["bundle"]
+    if trains and settings["train"]["objective"] == "contrastive" and settings["label_source"] == "clusters":
+        raise InputError(
+            f"{where}: train.objective",
+            "contrastive with label_source: clusters",
+            "painted pixels",
+            "set label_source: pixels, or objective: classification",
         )
     class_table(settings["pseudo_label"]["n_clusters"], settings["classes"], f"{where}: classes")
 

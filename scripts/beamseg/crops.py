@@ -10,11 +10,13 @@ from queue import Empty, Full, Queue
 import numpy as np
 
 from .errors import InputError
-from .losses import UNLABELLED
+from .losses import SUGGESTED, UNLABELLED
 from .volumes import OUTSIDE, Volume, in_memory
 
 TRIES = 8
-STREAMS = {"slices": 0, "crop": 1, "weak": 2, "strong": 3, "torch": 4, "watch": 5, "warp": 6}
+ANCHORS = 20_000
+"""Painted pixels per class among which crops are placed; of more, so many are drawn."""
+STREAMS = {"slices": 0, "crop": 1, "weak": 2, "strong": 3, "torch": 4, "watch": 5, "warp": 6, "pixels": 7}
 
 
 def keyed_rng(seed: int, stream: str, *key: int) -> np.random.Generator:
@@ -50,6 +52,28 @@ def read_window(volume: Volume, z: int, n_slices: int, y0: int, x0: int, size: i
     if stack.shape[1:] == (size, size):
         return stack
     return stack[:, y[:, None] - window[0].start, x[None, :] - window[1].start]
+
+
+def painted_places(labels: Sequence[Volume], seed: int) -> list[np.ndarray]:
+    """Painted pixels by class: per class that occurs, int32 (n, 4) of volume, z, y, x; a sample of `ANCHORS` at most.
+
+    Parameters
+    ----------
+    labels : sequence of Volume
+        uint8, 255 unlabelled. Where one has `slices`, only those are read.
+    """
+    found: dict[int, list[np.ndarray]] = {}
+    slices = [(i, int(z)) for i, v in enumerate(labels) for z in getattr(v, "slices", range(v.shape[0]))]
+    most = max(1, ANCHORS // max(1, len(slices)))
+    for volume, z in slices:
+        plane = labels[volume].read(z, z + 1)[0]
+        rng = keyed_rng(seed, "pixels", volume, z)
+        for label in np.unique(plane[plane < SUGGESTED]).tolist():
+            places = np.argwhere(plane == label)
+            places = rng.permutation(places)[:most] if len(places) > most else places
+            where = np.broadcast_to([volume, z], (len(places), 2))
+            found.setdefault(label, []).append(np.hstack([where, places]).astype(np.int32))
+    return [np.concatenate(found[label]) for label in sorted(found)]
 
 
 def labelled_slices(labels: Sequence[Volume | None], n_classes: int) -> list[tuple[int, int]]:
@@ -104,6 +128,9 @@ class Crops:
         Labelled slices, of which the first crops of every batch are.
     labelled_share : float
         Share of the batch that they are, one crop at least; of 1, crops are of labelled slices alone.
+    anchors : sequence of ndarray
+        As `painted_places` gives them: each labelled crop holds one of these pixels, its class being drawn
+        first, so that a few painted pixels are in every step and a rare class is seen. Empty: anywhere in the slice.
 
     Notes
     -----
@@ -122,6 +149,7 @@ class Crops:
     mine: slice | None = None
     labelled: Sequence[tuple[int, int]] = ()
     labelled_share: float = 1.0
+    anchors: Sequence[np.ndarray] = ()
     in_memory: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,6 +161,8 @@ class Crops:
             if self.labels is not None:
                 self.labels = [in_memory(v, self.mem_budget_mb, 1) for v in self.labels]
         everything = [(i, z) for i, v in enumerate(self.volumes) for z in range(v.shape[0])]
+        if self.anchors and not self.labelled:
+            self.labelled = [(int(i), int(z)) for i, z in np.unique(np.concatenate(self.anchors)[:, :2], axis=0)]
         first = set(self.labelled)
         others = [place for place in everything if place not in first]
         self._pools = [list(self.labelled), others]
@@ -162,14 +192,21 @@ class Crops:
 
     def crop(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Grey levels uint16 (n_slices, size, size) and the labels uint8 (size, size) of the middle slice."""
-        which, z = self.place(step, index)
-        volume = self.volumes[which]
         rng = keyed_rng(self.seed, "crop", step, index)
-        for _ in range(TRIES):
-            y0, x0 = (_start(rng, extent, self.size) for extent in volume.shape[1:])
+        if self.anchors and index < self._n_labelled:
+            places = self.anchors[int(rng.integers(len(self.anchors)))]
+            which, z, y, x = places[rng.integers(len(places))].tolist()
+            volume = self.volumes[which]
+            y0, x0 = (_around(rng, p, n, self.size) for p, n in zip((y, x), volume.shape[1:], strict=True))
             stack = read_window(volume, z, self.n_slices, y0, x0, self.size)
-            if stack[self.n_slices // 2, self.size // 2, self.size // 2] != OUTSIDE:
-                break
+        else:
+            which, z = self.place(step, index)
+            volume = self.volumes[which]
+            for _ in range(TRIES):
+                y0, x0 = (_start(rng, extent, self.size) for extent in volume.shape[1:])
+                stack = read_window(volume, z, self.n_slices, y0, x0, self.size)
+                if stack[self.n_slices // 2, self.size // 2, self.size // 2] != OUTSIDE:
+                    break
         if self.labels is None:
             return stack, np.full((self.size, self.size), UNLABELLED, dtype=np.uint8)
         return stack, read_window(self.labels[which], z, 1, y0, x0, self.size)[0]
@@ -220,6 +257,12 @@ class Crops:
                 except Empty:
                     break
             thread.join()
+
+
+def _around(rng: np.random.Generator, pixel: int, extent: int, size: int) -> int:
+    """First pixel of a crop that holds `pixel` anywhere in it, inside the slice as far as that is wide enough."""
+    slack = extent - size
+    return min(max(pixel - int(rng.integers(size)), 0), slack) if slack > 0 else slack // 2
 
 
 def _start(rng: np.random.Generator, extent: int, size: int) -> int:

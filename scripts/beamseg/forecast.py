@@ -20,7 +20,7 @@ from .corrections import corrected, estimate, fov_of
 from .device import Compute, choose
 from .footprint import READERS_THREADS
 from .histogram import measure
-from .models import build_model
+from .models import build_model, model_options
 from .normalize import levels
 from .predict import predict_slices, tile_starts
 from .readers import Source
@@ -105,7 +105,10 @@ def network_rates(settings: dict[str, Any]) -> dict[str, float]:
     compute = choose(settings["device"])
     batch, crop, n_slices = settings["train"]["batch"], settings["train"]["crop"], settings["model"]["n_slices"]
     k = settings["pseudo_label"]["n_clusters"]
-    model = build_model(settings["model"]["name"], n_slices, k).to(compute.device)
+    contrastive = settings["train"].get("objective") == "contrastive"
+    embedding = settings["train"]["contrastive"]["embedding"] if contrastive else 0
+    options = model_options(settings["model"], embedding)
+    model = build_model(settings["model"]["name"], n_slices, k, **options).to(compute.device)
     images = torch.rand(batch, n_slices, crop, crop, device=compute.device)
     images = images.contiguous(memory_format=torch.channels_last)
 
@@ -166,6 +169,9 @@ def training_seconds(slices: int, rates: dict[str, float], settings: dict[str, A
     """
     steps = {stage: n_steps(settings[stage], slices) for stage in ("train", "self_correct")}
     found = {"train": (steps["train"], steps["train"] * rates["step"])}
+    if settings["train"].get("objective") == "contrastive":  # two views; then the classifier, on a pass forward
+        after = settings["train"]["contrastive"]["classifier_steps"]
+        found["train"] = (steps["train"] + after, (2 * steps["train"] + 0.3 * after) * rates["step"])
     if settings["stage3"] != "none":
         asked = 1 + bool(settings["self_correct"]["anchor"])
         found["self_correct"] = (steps["self_correct"], steps["self_correct"] * rates["step"] * (1 + 0.3 * asked))

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from .labels import SliceLabels, open_truth, open_user_labels
+from .labels import (
+    SliceLabels,
+    check_painted,
+    described,
+    open_training_labels,
+    open_truth,
+    open_user_labels,
+    suggest,
+)
 from .provenance import read_json
 from .slabs import SlabVolume
 from .volumes import TableVolume, Volume, cached, open_normalized
@@ -83,6 +91,35 @@ def reference_pseudo_labels(files: Any, volumes: list[Volume]) -> list[Volume]:
     return [pseudo_labels(grey, files.table, own) for grey, own in zip(volumes, manifests, strict=True)]
 
 
+def training_labels(
+    files: Any, settings: dict[str, Any], paths: list[str], volumes: list[Volume], n_classes: int
+) -> list[Volume]:
+    """Labels of the reference scans that stage 2 trains on; what is to be known of the user's is printed.
+
+    Parameters
+    ----------
+    settings : dict
+        Holds `label_source`, `seed` and the sections `labels` and `train`.
+    paths : list of str
+        The user's label files, one per scan, empty where there is none.
+    volumes : list of Volume
+        Grey levels of the scans.
+    """
+    source, pseudo = settings["label_source"], reference_pseudo_labels(files, volumes)
+    labels = [
+        open_training_labels(source, settings["labels"], volume, own, path or None, n_classes, settings["seed"])
+        for volume, own, path in zip(volumes, pseudo, paths, strict=True)
+    ]
+    lines = [line for given in labels for line in described(given)]
+    if source != "clusters":
+        lines += check_painted(labels, n_classes)
+    if source == "pixels" and settings["train"]["prior"]:
+        labels, said = suggest(labels, pseudo)
+        lines.append(said)
+    print(*lines, sep="\n")
+    return labels
+
+
 def user_labels(
     settings: dict[str, Any], path: str, shape: tuple[int, int, int], n_classes: int | None = None
 ) -> SliceLabels | None:
@@ -92,7 +129,10 @@ def user_labels(
     """
     if not path:
         return None
-    return open_user_labels(settings["labels"], path, shape, n_classes=n_classes)
+    painted = settings["label_source"] == "pixels"
+    return open_user_labels(
+        settings["labels"], path, shape, n_classes=n_classes, painted=painted, seed=settings["seed"]
+    )
 
 
 def user_truth(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> SliceLabels | None:

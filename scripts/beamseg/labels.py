@@ -8,11 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from .annotations import open_annotations, rounds
+from .crops import keyed_rng
 from .errors import InputError
+from .losses import SUGGESTED
 from .readers import Labels, open_labels
 from .readers.source import planes
 from .slabs import UNLABELLED
 from .volumes import OUTSIDE, Volume
+
+AGREED = 0.8
+PATCHES = 10
+"""Patches along y and along x that `labels.rate` cuts a slice into; 100 in all (few-pixel paper, section 4.2)."""
 
 
 class SliceLabels:
@@ -59,6 +66,7 @@ class SliceLabels:
         self.counts: dict[int, int] = {}
         self.mapping = {table[n]: colour for n, colour in labels.mapping.items() if table[n] != UNLABELLED}
         self.warnings: list[str] = []
+        self._visible: dict[int, np.ndarray] = {}
         self._place = {z: i for i, z in enumerate(slices)}
         self._keys = np.array(sorted(table))
         self._targets = np.array([table[k] for k in sorted(table)], dtype=np.uint8)
@@ -82,9 +90,38 @@ class SliceLabels:
             place = self._place[z]
             raw = self.labels.read(place, place + 1, file_y, file_x)[0]
             block[z - z0][inside] = self._targets[np.searchsorted(self._keys, raw)]
+            if z in self._visible:
+                rows, columns = (
+                    np.arange(a, b) * PATCHES // n for (a, b), n in zip(spans, self.shape[1:], strict=True)
+                )
+                block[z - z0][~self._visible[z][rows[:, None], columns]] = UNLABELLED
             if self.grey is not None:
                 block[z - z0][self.grey.read(z, z + 1, y, x)[0] == OUTSIDE] = UNLABELLED
         return block
+
+    def hide(self, pool: int, rate: float, seed: int) -> None:
+        """Keep one slice of `pool` (0: all), and of each slice the share `rate` of its patches; the rest is unpainted.
+
+        As the few-pixel paper hides the annotation of a full slice (its section 4.2). The pool's slices are evenly
+        spaced; pairs of them are the folds (one to train, one that the paper validates on), and the seed says which
+        fold it is and which patches are seen. Of each class at least one patch is.
+        """
+        if pool:
+            if not 2 <= pool <= len(self.slices):
+                raise InputError(
+                    "labels.pool",
+                    f"{pool} of {len(self.slices)} labelled slices",
+                    "2 or more, all labelled",
+                    "lower it",
+                )
+            fold = seed % (pool // 2)
+            self.slices = [self.slices[(4 * fold + 1) * len(self.slices) // (2 * pool)]]
+            self._place = {z: self._place[z] for z in self.slices}
+        grey, self.grey = self.grey, None  # `evaluate`, which has no grey levels, must hide the same
+        for z in self.slices if rate < 1 else []:
+            self._visible[z] = seen_patches(self.read(z, z + 1)[0], rate, keyed_rng(seed, "pixels", z))
+        self.grey = grey
+        self._recount()
 
     def keep_every(self, every: int) -> None:
         """Hide all labelled slices but each `every`-th, from number every // 2 on, so that none is far from one.
@@ -93,6 +130,9 @@ class SliceLabels:
         """
         self.slices = self.slices[min(every // 2, len(self.slices) - 1) :: every]
         self._place = {z: self._place[z] for z in self.slices}
+        self._recount()
+
+    def _recount(self) -> None:
         grey, self.grey = self.grey, None
         counts = np.zeros(256, np.int64)
         for z in self.slices:
@@ -100,6 +140,28 @@ class SliceLabels:
         self.grey = grey
         self.counts = {label: int(counts[label]) for label in range(UNLABELLED) if counts[label]}
         self.values = sorted(self.counts)
+
+
+def seen_patches(plane: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
+    """Which patches of a labelled slice (y, x) stay visible, bool (PATCHES, PATCHES).
+
+    The share `rate` of the patches that hold a label, one at least for each class; drawn first are those that show a
+    class which none of the others drawn so far does, the rarest class before the others.
+    """
+    rows, columns = (np.arange(n) * PATCHES // n for n in plane.shape)
+    patch = (rows[:, None] * PATCHES + columns)[plane != UNLABELLED]
+    held = np.zeros((PATCHES * PATCHES, UNLABELLED), bool)
+    held[patch, plane[plane != UNLABELLED]] = True
+    order = rng.permutation(np.flatnonzero(held.any(axis=1)))
+    seen: list[int] = []
+    for label in sorted(np.flatnonzero(held.any(axis=0)), key=lambda c: int(held[:, c].sum())):
+        if not held[seen, label].any():
+            seen.append(int(next(p for p in order if held[p, label])))
+    wanted = round(rate * len(order))
+    seen += [int(p) for p in order if p not in seen][: max(0, wanted - len(seen))]
+    visible = np.zeros(PATCHES * PATCHES, bool)
+    visible[seen] = True
+    return visible.reshape(PATCHES, PATCHES)
 
 
 def check_painted(labels: Sequence[Volume], n_classes: int, where: str = "labels") -> list[str]:
@@ -130,23 +192,26 @@ def open_training_labels(
     pseudo_labels: Volume | None = None,
     path: str | Path | None = None,
     n_classes: int | None = None,
+    seed: int = 0,
 ) -> Volume:
     """The labels that stage 2 trains on, a volume of uint8 with 255 where there is none.
 
     Parameters
     ----------
     label_source : str
-        `clusters` or `slices`.
+        `clusters`, `slices` or `pixels`.
     settings : dict
-        Section `labels`: dataset, axes, flip, unlabelled, map, slices, offset.
+        Section `labels`.
     grey : Volume
         The normalized scan.
     pseudo_labels : Volume, optional
         For source `clusters`.
     path : path, optional
-        The label file, resolved, for source `slices`.
+        The label file, resolved, for the other sources. A scan without one has no label, for source `pixels`.
     n_classes : int, optional
         Of the network; labels beyond it are refused.
+    seed : int
+        Says what `labels.pool` and `labels.rate` hide.
 
     Raises
     ------
@@ -157,11 +222,70 @@ def open_training_labels(
         if pseudo_labels is None:
             raise InputError("label_source", "clusters, but no pseudo-labels", "a table", "run pseudo_label")
         return pseudo_labels
+    if not path and label_source == "pixels":
+        return Unlabelled(grey.shape)
     if not path:
         raise InputError(
             "label_source", "slices, but no label file", "a path in the column `labels`", "give it, or use clusters"
         )
-    return open_user_labels(settings, path, grey.shape, grey, n_classes)
+    return open_user_labels(settings, path, grey.shape, grey, n_classes, painted=label_source == "pixels", seed=seed)
+
+
+class Suggestions:
+    """Painted labels and, where nothing is painted, the classes that clusters suggest, as SUGGESTED + class.
+
+    Parameters
+    ----------
+    painted, clusters : Volume
+        uint8, 255 unlabelled.
+    table : ndarray, (256,)
+        Cluster -> SUGGESTED + class, or 255 where the painted pixels do not agree on one.
+    """
+
+    def __init__(self, painted: Volume, clusters: Volume, table: np.ndarray) -> None:
+        self.painted, self.clusters, self.table = painted, clusters, table
+        self.shape = painted.shape
+        self.slices: list[int] = list(getattr(painted, "slices", range(painted.shape[0])))
+
+    def read(self, z0: int, z1: int, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
+        """Labels of the window, uint8 (z, y, x)."""
+        painted = self.painted.read(z0, z1, y, x)
+        return np.where(painted == UNLABELLED, self.table[self.clusters.read(z0, z1, y, x)], painted)
+
+
+def suggest(painted: Sequence[Volume], clusters: Sequence[Volume]) -> tuple[list[Volume], str]:
+    """The painted labels with suggestions of the clusters, and a line for the log.
+
+    A cluster stands for the class that AGREED or more of its painted pixels bear, over all scans, each class weighing
+    as much however much of it is painted.
+    """
+    counts = np.zeros((256, 256), np.int64)
+    for own, cluster in zip(painted, clusters, strict=True):
+        for z in getattr(own, "slices", range(own.shape[0])):
+            label, found = own.read(z, z + 1).ravel(), cluster.read(z, z + 1).ravel()
+            seen = label != UNLABELLED
+            counts += np.bincount(found[seen] * np.int64(256) + label[seen], minlength=65536).reshape(256, 256)
+    share = counts / np.maximum(1, counts.sum(axis=0))
+    share /= np.maximum(1e-12, share.sum(axis=1, keepdims=True))
+    table = np.where(share.max(axis=1) >= AGREED, SUGGESTED + share.argmax(axis=1), UNLABELLED).astype(np.uint8)
+    table[UNLABELLED] = UNLABELLED
+    named = [f"cluster {k} class {table[k] - SUGGESTED}" for k in range(UNLABELLED) if table[k] != UNLABELLED]
+    said = f"where nothing is painted: {', '.join(named) or 'no cluster is one class'}"
+    return [Suggestions(own, cluster, table) for own, cluster in zip(painted, clusters, strict=True)], said
+
+
+class Unlabelled:
+    """A volume without any label, of a scan's shape."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self.slices: list[int] = []
+
+    def read(self, z0: int, z1: int, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
+        """255 everywhere, uint8 (z, y, x)."""
+        depth = max(0, min(self.shape[0], z1) - max(0, z0))
+        rows, columns = (len(range(*s.indices(n))) for s, n in zip((y, x), self.shape[1:], strict=True))
+        return np.full((depth, rows, columns), UNLABELLED, np.uint8)
 
 
 def open_user_labels(
@@ -170,8 +294,11 @@ def open_user_labels(
     shape: tuple[int, int, int],
     grey: Volume | None = None,
     n_classes: int | None = None,
+    *,
+    painted: bool = False,
+    seed: int = 0,
 ) -> SliceLabels:
-    """The user's labels of a scan as the section `labels` says; see `open_slices` and `SliceLabels.keep_every`."""
+    """The user's labels of a scan as the section `labels` says; see `open_slices`, `keep_every` and `hide`."""
     labels = open_slices(
         path,
         settings["dataset"],
@@ -185,9 +312,12 @@ def open_user_labels(
         renumber=settings.get("map"),
         n_classes=n_classes,
         must_occur=True,
+        painted=painted,
     )
     if settings.get("every", 1) > 1:
         labels.keep_every(settings["every"])
+    if settings.get("pool") or settings.get("rate", 1) < 1:
+        labels.hide(settings["pool"], settings["rate"], seed)
     return labels
 
 
@@ -235,14 +365,15 @@ def open_slices(
     renumber: dict[Any, int] | None = None,
     n_classes: int | None = None,
     must_occur: bool = False,
+    painted: bool = False,
 ) -> SliceLabels:
     """Open a label file of some or all slices of a scan, or of a block in it; its values are looked through once.
 
     Parameters
     ----------
     path, dataset, axes, flip
-        Any format that readers know, in its own orientation; colour masks become 0, 1, … in the order of (red, green,
-        blue).
+        Any format that readers know, in its own orientation, or a folder of annotations; colour masks become 0, 1, …
+        in the order of (red, green, blue).
     shape : (z, y, x)
         Of the scan.
     slices : list of int, optional
@@ -261,6 +392,9 @@ def open_slices(
         Labels from this number on are refused.
     must_occur : bool
         Whether `unlabelled` must be found in a file that covers the whole scan, rather than only be worth a warning.
+    painted : bool
+        Whether it was painted by a program in which 0 is nothing (napari, say): then 0 is unlabelled and value v is
+        class v − 1, unless `unlabelled` or `renumber` say otherwise.
 
     Raises
     ------
@@ -270,12 +404,24 @@ def open_slices(
     """
     path = Path(path)
     shape = (int(shape[0]), int(shape[1]), int(shape[2]))
-    labels = open_labels(path, dataset, axes=axes, flip=flip, allow_gaps=slices is not None)
-    chosen, corner = _placed(path, labels.shape, shape, slices, offset)
+    if rounds(path):
+        labels, chosen = open_annotations(path, shape)
+        corner = (0, 0)
+    else:
+        labels = open_labels(path, dataset, axes=axes, flip=flip, allow_gaps=slices is not None)
+        chosen, corner = _placed(path, labels.shape, shape, slices, offset)
     counts, alone = _counted(labels)
     warnings: list[str] = []
     table = {value: value for value in counts}
-    if unlabelled is None and sorted(counts) == [0, UNLABELLED]:
+    assumed = painted and unlabelled is None and 0 not in {int(value) for value in renumber or {}}
+    if assumed:
+        shift = 0 if renumber else 1
+        # 256 is refused as a value too many and not taken for unlabelled.
+        table = {value: 256 if shift and value == 256 else value - shift for value in counts if value}
+        table |= {0: UNLABELLED} if 0 in counts else {}
+        said = "" if renumber else ", 1 is class 0, 2 is class 1 and so on"
+        warnings.append(f"0 is not painted{said}" if 0 in counts else f"every voxel is painted{said}; is that so?")
+    elif unlabelled is None and sorted(counts) == [0, UNLABELLED]:
         table[UNLABELLED] = 1
         warnings.append("a mask of 0 and 255 alone: 255 is read as class 1")
     table |= {int(value): int(label) for value, label in (renumber or {}).items() if int(value) in counts}
@@ -301,7 +447,7 @@ def open_slices(
         raise InputError(
             path,
             f"values {', '.join(map(str, wrong[:5]))}{' …' if len(wrong) > 5 else ''}",
-            f"classes 0 … {most - 1}",
+            f"1 … {most}, one for each class, and 0 where nothing is painted" if assumed else f"classes 0 … {most - 1}",
             f"renumber the classes{how}, or name the value that marks what has no label (`unlabelled`){more}",
         )
     if labels.mapping:

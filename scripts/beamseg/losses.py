@@ -16,9 +16,28 @@ import torch.nn.functional as F
 from .errors import InputError
 
 UNLABELLED = 255
+SUGGESTED = 128
+"""From here to 254: class c, suggested by clusters and not painted, is SUGGESTED + c."""
 
 Result = tuple[torch.Tensor, torch.Tensor]
 """float32 sum over the pixels that count, and their number."""
+
+
+def with_suggestions(
+    logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None, *, loss_of: Loss, weight: float
+) -> Result:
+    """A loss over painted pixels, and `weight` times the mean of the same over suggested ones, as a sum and a count.
+
+    `target` may hold suggestions; the count is that of the painted pixels, so that the weight does not depend on how
+    many are painted.
+    """
+    painted = target.masked_fill(target >= SUGGESTED, UNLABELLED)
+    total, count = loss_of(logits, painted, mask)
+    if not weight:
+        return total, count
+    weak = (target >= SUGGESTED) & (target != UNLABELLED)
+    suggested, pixels = loss_of(logits, torch.where(weak, target - SUGGESTED, UNLABELLED).to(target.dtype))
+    return total + weight * count * suggested / pixels.clamp(min=1), count
 
 
 def labelled(target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -163,6 +163,7 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
     # Labels are of the whole scan; the crop is trained on its clusters.
     settings["labels"] = {**settings["labels"], "path": None}
     settings["label_source"] = "clusters"
+    settings["train"]["objective"] = "classification"
     settings["ingest"] = {**settings["ingest"], "axes": None, "flip": None, "level": 0}  # the crop is z, y, x
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
     (folder / "config" / "samples.tsv").write_text(f"sample\tpath\n{sample}\t../crop.h5\n")

@@ -119,6 +119,29 @@ class Runs:
         for run in self.runs.values():
             self.groups.setdefault(run.group, []).append(run.name)
         self._check_groups()
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        """Painted pixels must lie in scans that training draws from, and in one of them at least."""
+        for group, members in self.groups.items():
+            if self.runs[members[0]].get("label_source") != "pixels":
+                continue
+            references = self.references(group)
+            painted = [name for name in members if self.runs[name].get("labels.path")]
+            if not set(painted) & set(references):
+                raise InputError(
+                    f"group {group!r}: labels",
+                    "an empty cell for every scan that training draws from",
+                    "painted pixels of one scan or more",
+                    f"`beamseg annotate {references[0]}` exports slices to paint; or set label_source: clusters",
+                )
+            if lost := [name for name in painted if name not in references]:
+                raise InputError(
+                    f"group {group!r}: labels of {', '.join(lost)}",
+                    f"training draws from {', '.join(references)} alone",
+                    "labels of scans that training draws from",
+                    "set `reference: true` for them, or empty their cells",
+                )
 
     def _check_groups(self) -> None:
         """Scans of a group share the group's stages, so they must agree on every key that these read."""

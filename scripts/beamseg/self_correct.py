@@ -13,7 +13,7 @@ from torch import nn
 
 from . import augment
 from .checkpoint import Resume
-from .crops import Crops, labelled_slices
+from .crops import Crops, labelled_slices, painted_places
 from .device import Compute, Pieces, choose
 from .distributed import Ranks, join
 from .losses import UNLABELLED, loss_named
@@ -111,6 +111,7 @@ def self_correct(
     mem_budget_mb: float = 4000,
     identity: str = "",
     labels: Sequence[Volume] | None = None,
+    sparse: bool = False,
 ) -> dict[str, Any]:
     """Train a student on a teacher's confident predictions; write the best teacher, the curves and the verdict.
 
@@ -130,6 +131,8 @@ def self_correct(
     labels : sequence of Volume, optional
         What the user labelled, uint8, 255 elsewhere; never pseudo-labels. Labelled slices are a share of every batch
         (`labelled_share`), and a labelled pixel is learned with its label, not the teacher's.
+    sparse : bool
+        Whether only few pixels are painted: crops of labelled slices are then drawn around them.
 
     Returns
     -------
@@ -155,9 +158,10 @@ def self_correct(
     student = copy.deepcopy(teacher).requires_grad_(True).train()
     n_classes = meta["n_classes"]
     labelled = [] if labels is None else labelled_slices(labels, n_classes)
-    n_slices, crop, batch = meta["in_channels"], meta["crop"], settings["batch"]
+    anchors = painted_places(labels, seed) if labels is not None and sparse else []
+    place = (meta["in_channels"], meta["crop"], settings["batch"], seed, mem_budget_mb, mine)
     crops = Crops(
-        volumes, labels, n_slices, crop, batch, seed, mem_budget_mb, mine, labelled, settings["labelled_share"]
+        volumes, labels, *place, labelled=labelled, labelled_share=settings["labelled_share"], anchors=anchors
     )
     steps = n_steps(settings, crops.epoch_slices)
     learner = Learner(

@@ -83,7 +83,8 @@ def measure_slice(attenuation: np.ndarray, settings: dict[str, Any], index: int)
     polynomial; counts are Poisson of dose * gain * exp(-path).
     """
     rng = np.random.default_rng([settings["seed"], 1, index])
-    angles = np.linspace(0.0, 180.0, settings["angles"], endpoint=False)
+    wedge = settings["missing_wedge"]
+    angles = wedge / 2 + np.linspace(0.0, 180.0 - wedge, settings["angles"], endpoint=wedge > 0)
     step_mm = settings["voxel_size_um"] * 1e-3
     path = radon(attenuation, angles, circle=True).astype(np.float64) * step_mm
     path -= settings["hardening"] * path**2

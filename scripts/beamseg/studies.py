@@ -143,13 +143,14 @@ def sample_name(cell: str, seed: int) -> str:
 def table_rows(study: Study) -> list[dict[str, str]]:
     """Rows of the sample table: one per cell and seed, cells as text that reads back as the same value.
 
-    Seeds are the outer loop, so that the first seed of every cell is run before the second of any.
+    A seed is also that of a phantom, unless the study fixes it. Seeds are the outer loop, so that the first seed of
+    every cell is run before the second of any.
     """
     rows = []
     for seed in study.seeds:
         for cell in study.chosen:
             keys = {"seed": seed, **study.cells[cell]}
-            if study.base["path"] == PHANTOM:
+            if study.base["path"] == PHANTOM and "seed" not in study.base.get("phantom", {}):
                 keys = {"phantom.seed": seed, **keys}
             row = {"sample": sample_name(cell, seed), "path": study.base["path"]}
             rows.append(row | {key: as_text(key, value) for key, value in keys.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import torch
 
 from . import augment
 from .checkpoint import Resume
-from .crops import Crops
+from .crops import Crops, painted_places
 from .device import choose
 from .distributed import join
-from .losses import labelled, loss_named
-from .models import build_model, save_weights
+from .losses import SUGGESTED, labelled, loss_named, with_suggestions
+from .models import build_model, model_options, save_weights
 from .progress import Progress
 from .training import (
     Curves,
@@ -23,6 +24,7 @@ from .training import (
     class_rates,
     n_steps,
     strengthen,
+    warm_start,
     weak_images,
     weak_labels,
 )
@@ -43,6 +45,8 @@ def train(
     mem_budget_mb: float = 4000,
     identity: str = "",
     labelled_slices: Sequence[tuple[int, int]] = (),
+    sparse: bool = False,
+    start_from: str | Path | None = None,
 ) -> None:
     """Train on labels; write the weights and the curves.
 
@@ -64,6 +68,10 @@ def train(
         Digest of the inputs; a resume state of other inputs is not used.
     labelled_slices : sequence of (volume, z)
         Slices that crops are drawn from; empty means all.
+    sparse : bool
+        Whether little is painted: crops are then drawn around painted pixels, every class as often.
+    start_from : path, optional
+        Weights to begin with, of the same network.
 
     Raises
     ------
@@ -76,6 +84,8 @@ def train(
     least is the luck of one batch, and as the learning rate falls to a hundredth the last weights are near it.
     """
     loss_of = loss_named(settings, "train")
+    if settings["prior"]:
+        loss_of = partial(with_suggestions, loss_of=loss_of, weight=settings["prior"])
     compute = choose(device)
     ranks = join(compute.device)
     mine = ranks.share(settings["batch"])
@@ -83,14 +93,16 @@ def train(
         "name": model_settings["name"],
         "in_channels": model_settings["n_slices"],
         "n_classes": n_classes,
-        "options": {"dropout": model_settings["dropout"]},
+        "options": model_options(model_settings),
         "crop": settings["crop"],
         "stage": "stage2",
     }
     torch.manual_seed(seed)
     model = build_model(meta["name"], meta["in_channels"], n_classes, **meta["options"]).to(compute.device)
-    n_slices, crop, batch = meta["in_channels"], settings["crop"], settings["batch"]
-    crops = Crops(volumes, labels, n_slices, crop, batch, seed, mem_budget_mb, mine, labelled_slices)
+    warm_start(model, meta, start_from)
+    anchors = painted_places(labels, seed) if sparse else []
+    place = (meta["in_channels"], settings["crop"], settings["batch"], seed, mem_budget_mb, mine)
+    crops = Crops(volumes, labels, *place, labelled=labelled_slices, anchors=anchors)
     steps = n_steps(settings, crops.epoch_slices)
     learner = Learner(
         model, loss_of, crops.batch, lr=settings["lr"], steps=steps, seed=seed, compute=compute, ranks=ranks
@@ -109,7 +121,7 @@ def train(
     model.train()
     with resume.watching_sigterm(), Progress(steps, "steps", "train", done=start) as progress:
         for step, (grey, label) in enumerate(crops.steps(start, steps), start=start):
-            check_labels(label, n_classes)
+            check_labels(label, n_classes, settings["prior"] > 0)
             which = augment.draw_geometry(seed, step, len(grey), mine.start)
             images, target = weak_images(grey, which, compute), weak_labels(label, which, compute)
             inside = augment.apply_geometry(torch.from_numpy(grey != OUTSIDE).to(compute.device), which)
@@ -121,7 +133,8 @@ def train(
             if settings["strong_share"]:
                 share, photometry = settings["strong_share"], settings["photometry"]
                 images = strengthen(images, inside, share, photometry, seed, step, mine.start, crops.batch)
-            total, count, predicted = learner.step(step, images, target)
+            painted = target < SUGGESTED if settings["prior"] else None
+            total, count, predicted = learner.step(step, images, target, painted)
 
             rates = ranks.sum(class_rates(predicted, labelled(target), n_classes))
             sums = torch.cat([total.double()[None], rates])

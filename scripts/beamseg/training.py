@@ -16,7 +16,8 @@ from .crops import keyed_rng
 from .device import Compute, Pieces
 from .distributed import Ranks
 from .errors import InputError
-from .losses import UNLABELLED, Loss, labelled
+from .losses import SUGGESTED, UNLABELLED, Loss, labelled
+from .models import load_weights
 from .models.blocks import place_share
 from .provenance import atomic_path
 
@@ -73,9 +74,11 @@ def weak_labels(labels: np.ndarray, which: np.ndarray, compute: Compute) -> torc
     return augment.apply_geometry(torch.from_numpy(labels).to(compute.device), which)
 
 
-def check_labels(labels: np.ndarray, n_classes: int) -> None:
-    """Raise InputError for a label that is neither a class nor 255."""
+def check_labels(labels: np.ndarray, n_classes: int, suggested: bool = False) -> None:
+    """Raise InputError for a label that is neither a class nor 255 (nor, if there are any, a suggested class)."""
     found = labels[labels != UNLABELLED]
+    if suggested:
+        found = np.where(found >= SUGGESTED, found - SUGGESTED, found)
     if found.size and found.max() >= n_classes:
         raise InputError(
             "labels",
@@ -102,15 +105,16 @@ class Curves:
         self.rows: list[dict[str, float]] = []
 
     def add(self, step: int, sums: torch.Tensor, counts: torch.Tensor, lr: float) -> dict[str, float] | None:
-        """Add a step's sums (names,) and counts (names,); at the end of an interval, its row."""
+        """Add a step's sums (names,) and counts (names,); at the end of an interval, its row (NaN: none)."""
         self.sums += torch.stack([sums, counts]).detach()
         if (step + 1) % self.every and step + 1 != self.steps:
             return None
-        means = (self.sums[0] / self.sums[1].clamp(min=1)).tolist()
+        means = torch.where(self.sums[1] > 0, self.sums[0] / self.sums[1], math.nan).tolist()
         row = {"step": step + 1, **dict(zip(self.names, means, strict=True)), "lr": lr}
         self.rows.append(row)
+        counted = self.sums[1, 0] > 0
         self.sums.zero_()
-        if not math.isfinite(row["loss"]):
+        if counted and not math.isfinite(row["loss"]):
             raise InputError("training", f"a loss of {row['loss']} at step {step + 1}", "a finite loss", "lower `lr`")
         return row
 
@@ -224,6 +228,22 @@ class Learner:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+
+
+def warm_start(model: nn.Module, meta: dict[str, Any], start: str | Path | None) -> None:
+    """Give a network the parameters of earlier weights (`start`), if those are of the same network.
+
+    The head is taken over too, so the classes must be the same.
+    """
+    if start is None:
+        return
+    earlier, found = load_weights(start)
+    same = ("name", "in_channels", "n_classes", "options")
+    if any(found[key] != meta[key] for key in same):
+        print("start_from: the previous round trained another network; starting from scratch")
+        return
+    model.load_state_dict(earlier.state_dict())
+    print("start_from: the weights of the previous round")
 
 
 def class_rates(labels: torch.Tensor, valid: torch.Tensor, n_classes: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
 from beamseg import runs as graph
+from beamseg.annotations import files_of
 from beamseg.code import code_digest, lead_the_path
 from beamseg.config import load_runs
 from beamseg.errors import InputError
@@ -181,7 +182,10 @@ def assigned(stage):
 
 def trained_on_assigned(wildcards):
     """The same of all reference scans, where training takes its labels from clusters."""
-    if setting("label_source")(wildcards) != "clusters":
+    source = setting("label_source")(wildcards)
+    if source == "slices" or (
+        source == "pixels" and not setting("train.prior")(wildcards)
+    ):
         return []
     return assigned("assign@reference")(wildcards)
 
@@ -282,7 +286,7 @@ def label_files(name):
     path = labels_path(name)
     if RUNS.runs[name].get("labels.path") == graph.PHANTOM:
         return [path]
-    return existing(path or None)
+    return [str(file) for file in files_of(path)] if path else []
 
 
 def user_labels(wildcards):

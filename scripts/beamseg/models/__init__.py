@@ -33,20 +33,67 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 """The rows of the paper's Table I."""
 FRAME_MODELS: dict[str, Callable[..., nn.Module]] = {"frame_unet": unet.frame_unet, "frame_pspnet": pspnet.PSPNet}
 """Networks of single frames, in two parts: `encode` and `decode`."""
+OF_ANY_WIDTH = ("unet", "unet_noskip")
 
 
-def build_model(name: str, in_channels: int, n_classes: int, **options: Any) -> nn.Module:
+class Embedded(nn.Module):
+    """A network whose output is an embedding of each pixel, and a 1×1 convolution that classifies it.
+
+    Parameters
+    ----------
+    body : Module
+        (n, in_channels, y, x) -> embedding (n, embedding, y, x), float32: any network of `MODELS`, its head included.
+    embedding, n_classes : int
+    """
+
+    def __init__(self, body: nn.Module, embedding: int, n_classes: int) -> None:
+        super().__init__()
+        self.body = body
+        self.head = nn.Conv2d(embedding, n_classes, 1)
+        self.stride: int = body.stride  # type: ignore[assignment]
+
+    @property
+    def bottleneck(self) -> nn.Module:
+        """The module whose output is the coarsest."""
+        return self.body.bottleneck  # type: ignore[return-value]
+
+    @property
+    def last_block(self) -> nn.Module:
+        """The module whose output the head reads."""
+        return self.body
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(image)).float()
+
+
+def model_options(settings: dict[str, Any], embedding: int = 0) -> dict[str, Any]:
+    """Keywords of `build_model` for the section `model`; what is left at its default stays out."""
+    options: dict[str, Any] = {"dropout": settings["dropout"]}
+    if settings.get("widths"):
+        options["widths"] = settings["widths"]
+    if embedding:
+        options["embedding"] = embedding
+    return options
+
+
+def build_model(name: str, in_channels: int, n_classes: int, embedding: int = 0, **options: Any) -> nn.Module:
     """A network by its name in `MODELS`, (n, in_channels, y, x) -> logits (n, n_classes, y, x).
+
+    With `embedding`, its output is an embedding of so many channels, classified by a 1×1 convolution (`Embedded`).
 
     Raises
     ------
     InputError
-        If there is no network of that name.
+        If there is no network of that name, or its widths cannot be chosen.
     """
     builders = MODELS | FRAME_MODELS
     if name not in builders:
         raise InputError("model.name", repr(name), f"one of {', '.join(MODELS)}", "choose one of them")
-    model = builders[name](in_channels, n_classes, **options)
+    if options.get("widths") and name not in OF_ANY_WIDTH:
+        raise InputError("model.widths", f"given for {name}", f"one of {', '.join(OF_ANY_WIDTH)}", "leave it empty")
+    model = builders[name](in_channels, embedding or n_classes, **options)
+    if embedding:
+        model = Embedded(model, embedding, n_classes)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

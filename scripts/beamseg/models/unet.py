@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from .encoder_decoder import EncoderDecoder
@@ -15,14 +17,16 @@ WIDTHS_PYRAMID = (16, 32, 64, 128, 192)
 WIDTHS_PYRAMID_NOSKIP = (16, 32, 64, 328)
 
 
-def unet(in_channels: int, n_classes: int, dropout: float = 0.1) -> nn.Module:
+def unet(in_channels: int, n_classes: int, dropout: float = 0.1, widths: Sequence[int] = WIDTHS) -> nn.Module:
     """U-Net (Ronneberger et al. 2015)."""
-    return EncoderDecoder(in_channels, n_classes, WIDTHS, dropout)
+    return EncoderDecoder(in_channels, n_classes, widths, dropout)
 
 
-def unet_noskip(in_channels: int, n_classes: int, dropout: float = 0.1) -> nn.Module:
+def unet_noskip(
+    in_channels: int, n_classes: int, dropout: float = 0.1, widths: Sequence[int] = WIDTHS_NOSKIP
+) -> nn.Module:
     """U-Net without skip connections (row U-Net*, the paper's best)."""
-    return EncoderDecoder(in_channels, n_classes, WIDTHS_NOSKIP, dropout, "none")
+    return EncoderDecoder(in_channels, n_classes, widths, dropout, "none")
 
 
 def unet_plus_plus(in_channels: int, n_classes: int, dropout: float = 0.1) -> nn.Module:

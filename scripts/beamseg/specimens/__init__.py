@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import ceramic, crystal, mitochondria, sand
+from . import ceramic, crystal, mitochondria, nanoparticles, sand
 
 
 @dataclass(frozen=True)
@@ -48,5 +48,12 @@ SPECIMENS = {
         mitochondria.make,
         mitochondria.draw,
         mitochondria.measure,
+    ),
+    "nanoparticles": Specimen(
+        "simulated catalyst, metal particles in a porous support",
+        "nanoparticles.attenuation",
+        nanoparticles.CLASSES,
+        nanoparticles.make,
+        nanoparticles.draw,
     ),
 }

@@ -1,0 +1,144 @@
+"""Rounds of annotation: regions of a scan exported to be painted, and the painted ones as labels of the scan.
+
+`annotations/<sample>/round-<n>/` holds `regions.json` (shape of the scan [z, y, x], size of a region [y, x], and each
+region's first voxel [z, y, x]), `images.tif` and `labels.tif` (a page per region), and `painted/`, where the user drops
+the result: one TIFF of the same pages, as napari or Fiji write it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from .errors import InputError
+from .provenance import read_json
+from .readers.colours import Labels
+from .readers.source import Source
+
+FOLDER = "annotations"
+REGIONS = "regions.json"
+PAINTED = "painted"
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round's folder, the size (y, x) of its regions and their first voxels (z, y, x), of a scan of `shape`."""
+
+    folder: Path
+    shape: tuple[int, int, int]
+    size: tuple[int, int]
+    corners: list[tuple[int, int, int]]
+
+    @property
+    def painted(self) -> Path | None:
+        """The file that was dropped, if there is one.
+
+        Raises
+        ------
+        InputError
+            If there are several.
+        """
+        found = sorted(path for path in (self.folder / PAINTED).glob("*") if path.suffix.lower() in (".tif", ".tiff"))
+        if len(found) > 1:
+            raise InputError(
+                self.folder / PAINTED,
+                f"{len(found)} files ({', '.join(path.name for path in found[:4])})",
+                f"one file of {len(self.corners)} pages",
+                "leave the one that counts",
+            )
+        return found[0] if found else None
+
+
+def rounds(folder: str | Path) -> list[Round]:
+    """Rounds of a sample's folder, the first one first; none where the folder is none of annotations."""
+    found = [path for path in Path(folder).glob(f"round-*/{REGIONS}") if path.parent.name[6:].isdigit()]
+    result = []
+    for path in sorted(found, key=lambda p: int(p.parent.name[6:])):
+        entry = read_json(path)
+        shape, size = tuple(entry["shape"]), tuple(entry["size"])
+        result.append(Round(path.parent, shape, size, [tuple(corner) for corner in entry["corners"]]))
+    return result
+
+
+def files_of(path: str | Path) -> list[Path]:
+    """Files that hold the labels at `path`: of a folder of annotations those dropped, else the path if it is there."""
+    path = Path(path)
+    if own := rounds(path):
+        return [each.painted for each in own if each.painted is not None]
+    return [path] if path.exists() else []
+
+
+def read_painted(own: Round) -> np.ndarray:
+    """Pages of a round's dropped file, integers (regions, y, x).
+
+    Raises
+    ------
+    InputError
+        If the file is no TIFF, its shape is not that of the regions, or its values are no whole numbers of 0 or more.
+    """
+    path = own.painted
+    assert path is not None
+    try:
+        # Read whole: napari's three or four pages of uint8 are marked as colours, which here they never are.
+        pages = tifffile.imread(path)
+    except (OSError, ValueError, tifffile.TiffFileError) as error:
+        raise InputError(path, f"not readable as TIFF ({error})", "the painted labels", "save them again") from error
+    wanted = (len(own.corners), *own.size)
+    if pages.squeeze().shape != np.empty(wanted, bool).squeeze().shape:
+        raise InputError(
+            path,
+            f"an image of shape {pages.shape}",
+            f"{wanted[0]} pages of {wanted[1]} x {wanted[2]} pixels, those of images.tif",
+            "save the labels of all regions as one file, without cropping or colours",
+        )
+    whole = pages.astype(np.int64)
+    if (whole != pages).any() or whole.min() < 0:
+        raise InputError(path, "values that are no whole numbers from 0 on", "0 and class numbers", "save labels")
+    return whole.reshape(wanted)
+
+
+def open_annotations(folder: str | Path, shape: tuple[int, int, int]) -> tuple[Labels, list[int]]:
+    """Labels of the slices of a scan that hold painted regions, and which slices these are.
+
+    Where regions of several rounds overlap, what was painted last counts; 0 is not painted.
+
+    Raises
+    ------
+    InputError
+        If nothing was dropped, or the regions are of another scan.
+    """
+    own = rounds(folder)
+    dropped = [each for each in own if each.painted is not None]
+    if not dropped:
+        raise InputError(
+            folder,
+            f"{len(own)} rounds, and nothing dropped in their folders {PAINTED}/",
+            "painted labels",
+            f"paint labels.tif and save it into {PAINTED}/",
+        )
+    regions: list[tuple[tuple[int, int, int], np.ndarray]] = []
+    for each in dropped:
+        if each.shape != shape:
+            raise InputError(
+                each.folder,
+                f"regions of a scan of shape {each.shape}",
+                f"{shape}",
+                "move the folder away, annotate anew",
+            )
+        regions += zip(each.corners, read_painted(each), strict=True)
+    slices = sorted({z for (z, _, _), _ in regions})
+
+    def read(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        block = np.zeros((z1 - z0, shape[1], shape[2]), np.int64)
+        for (z, y, x), page in regions:
+            place = slices.index(z)
+            if z0 <= place < z1:
+                window = block[place - z0, y : y + page.shape[0], x : x + page.shape[1]]
+                np.copyto(window, page, where=page != 0)
+        return block[:, y0:y1, x0:x1]
+
+    files = [each.painted for each in dropped if each.painted is not None]
+    return Labels(Source(FOLDER, (len(slices), *shape[1:]), np.dtype(np.int64), files, read)), slices

@@ -1,0 +1,191 @@
+"""Contrastive losses over embeddings of pixels, and which pixels they compare.
+
+Few-pixel paper: Li et al. 2023, *Toward Few Pixel Annotations for 3D Segmentation of Material from Electron
+Tomography*. As in `losses`, a loss is a sum and a count. The text of the paper that we have lost every minus sign;
+both losses are minimized, so they are those of equations 4 and 6 with a minus before the logarithm.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .crops import keyed_rng
+from .losses import UNLABELLED, Result
+
+FORMS = ("paper", "usual")
+
+
+def supervised(
+    anchors: torch.Tensor,
+    positives: torch.Tensor,
+    negatives: torch.Tensor,
+    temperature: float = 1.0,
+    form: str = "paper",
+) -> Result:
+    """Labelled pixels near those of their class and far from the others (few-pixel paper, equation 4).
+
+    Parameters
+    ----------
+    anchors : Tensor, float32, (n, d)
+        Embeddings z_i of labelled pixels.
+    positives, negatives : Tensor, float32, (n, p, d) and (n, q, d)
+        Embeddings of the partners of each; P_i is both together.
+    temperature : float
+        Divides the cosine; the paper has none, which is 1.
+    form : str
+        paper: the sum over positives is divided by N_P = p + q, as printed. usual: by p (Khosla et al. 2020).
+
+    Returns
+    -------
+    sum, count : Tensor
+        Over the anchors, of −1/N_P Σ_{j ∈ P⁺} log( exp s_ij / Σ_{k ∈ P} exp s_ik ), s the cosine; and n.
+    """
+    partners = torch.cat([positives, negatives], dim=1)
+    cosine = F.cosine_similarity(anchors[:, None].float(), partners.float(), dim=-1) / temperature
+    wanted = cosine.log_softmax(dim=1)[:, : positives.shape[1]].sum(1)
+    divisor = partners.shape[1] if form == "paper" else positives.shape[1]
+    return -wanted.sum() / divisor, torch.tensor(len(anchors), device=anchors.device)
+
+
+def self_supervised(
+    embedded: torch.Tensor, transformed: torch.Tensor, temperature: float = 1.0, form: str = "paper"
+) -> Result:
+    """Each pixel near its transformed self and far from the other pixels of its slice (few-pixel paper, equation 6).
+
+    Parameters
+    ----------
+    embedded, transformed : Tensor, float32, (n, s, d)
+        Embeddings z and z̃ of the same s pixels (two or more) in each of n slices, before and after the transformation.
+    temperature : float
+    form : str
+        paper: the denominator is over the other pixels j ≠ i of the untransformed slice and leaves out the pair
+        itself, as printed. usual: over the pair, and the other pixels of both views (Chen et al. 2020).
+
+    Returns
+    -------
+    sum, count : Tensor
+        Over the pixels, of −log( exp s(z_i, z̃_i) / Σ_{j ≠ i} exp s(z_i, z_j) ), s the cosine; and n s.
+
+    Notes
+    -----
+    Over a random sample of the pixels the denominator is smaller by a factor that does not depend on the network, so
+    the gradient is an estimate of that over all pixels, and memory is n s² in place of n (y x)².
+    """
+    z = F.normalize(embedded.float(), dim=-1)
+    changed = F.normalize(transformed.float(), dim=-1)
+    pair = (z * changed).sum(-1) / temperature
+    itself = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
+    others = (z @ z.mT / temperature).masked_fill(itself, -math.inf)
+    if form == "usual":
+        others = torch.cat([others, z @ changed.mT / temperature], dim=-1)
+    return (others.logsumexp(-1) - pair).sum(), torch.tensor(pair.numel(), device=z.device)
+
+
+def draw_partners(
+    labels: np.ndarray, anchors: int, partners: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Anchors among labelled pixels, and for each as many partners of its class as of others (equations 2, 3).
+
+    Parameters
+    ----------
+    labels : ndarray, uint8
+        Of any shape; 255 is unlabelled. Indices are into its flat form.
+    anchors : int
+        At most so many; all labelled pixels that have a partner of either kind, if they are fewer.
+    partners : int
+        N_P, half of each kind; drawn with replacement, never the anchor itself.
+
+    Returns
+    -------
+    anchors (n,), positives (n, N_P / 2), negatives (n, N_P / 2) : ndarray of int
+        Empty where one class alone is painted.
+    """
+    flat = labels.ravel()
+    painted = np.flatnonzero(flat != UNLABELLED)
+    pixels = painted[np.argsort(flat[painted], kind="stable")]
+    classes, first, count = np.unique(flat[pixels], return_index=True, return_counts=True)
+    which = np.repeat(np.arange(len(classes)), count)
+    able = np.flatnonzero((count[which] > 1) & (count[which] < len(pixels))) if len(classes) else painted[:0]
+    chosen = np.sort(rng.choice(able, min(anchors, len(able)), replace=False)) if len(able) else able
+    start, size = first[which[chosen]][:, None], count[which[chosen]][:, None]
+    shape = (len(chosen), partners // 2)
+    # A class is a run of `pixels`: its other members are steps around the run, all else is what lies beside it.
+    step = 1 + (rng.random(shape) * (size - 1)).astype(np.intp)
+    beside = (rng.random(shape) * (len(pixels) - size)).astype(np.intp)
+    same = start + (chosen[:, None] - start + step) % np.maximum(size, 1)
+    other = np.where(beside < start, beside, beside + size)
+    return pixels[chosen], pixels[same], pixels[other]
+
+
+def at(embedded: torch.Tensor, pixels: np.ndarray) -> torch.Tensor:
+    """Embeddings (…, d) of pixels, given as indices into the flat (n, y, x), of (n, d, y, x)."""
+    rows = embedded.permute(0, 2, 3, 1).reshape(-1, embedded.shape[1])
+    return rows[torch.from_numpy(pixels).to(rows.device)]
+
+
+def draw_pixels(inside: np.ndarray, sample: int, rng: np.random.Generator) -> np.ndarray:
+    """The same number of pixels of each slice, at most `sample`, as indices (n, s) into the flat `inside` (n, y, x).
+
+    Drawn from where `inside` is True, without replacement; slices with none are left out.
+    """
+    places = [np.flatnonzero(plane) for plane in inside.reshape(len(inside), -1)]
+    places = [place + i * inside[0].size for i, place in enumerate(places) if len(place) > 1]
+    size = min([sample, *map(len, places)])
+    drawn = [rng.choice(place, size, replace=False) for place in places]
+    return np.stack(drawn) if drawn else np.empty((0, size), np.intp)
+
+
+def draw_transform(seed: int, step: int, batch: int, settings: dict[str, list[float] | float]) -> dict[str, np.ndarray]:
+    """Parameters of the paper's random transformation per crop (its Table 1): noise, shift and blur, each (batch,).
+
+    `settings`: `noise` [least, most] σ of Gaussian noise, always; `shift` half-width of the shift of grey levels and
+    `blur` [least, most] σ in pixels of a Gaussian blur, each with `probability`. Grey levels are 0 … 1.
+    """
+    noise, blur = (list(np.atleast_1d(settings[key])) for key in ("noise", "blur"))
+    drawn = np.empty((batch, 3))
+    for index in range(batch):
+        rng = keyed_rng(seed, "strong", step, index)
+        used = rng.random(2) < settings["probability"]
+        u = rng.random(3)
+        drawn[index] = (
+            noise[0] + u[0] * (noise[1] - noise[0]),
+            settings["shift"] * (2.0 * u[1] - 1.0) * used[0],
+            (blur[0] + u[2] * (blur[1] - blur[0])) * used[1],
+        )
+    return dict(zip(("noise", "shift", "blur"), drawn.T, strict=True))
+
+
+def transform(
+    images: torch.Tensor, inside: torch.Tensor, drawn: dict[str, np.ndarray], generator: torch.Generator
+) -> torch.Tensor:
+    """Transformed view of images (n, c, y, x) in 0 … 1, in the order of the paper's Table 1; the outside stays 0.
+
+    Nothing moves: pixel i of the result is pixel i of the image. Values may leave 0 … 1.
+    """
+
+    def column(name: str) -> torch.Tensor:
+        return torch.as_tensor(drawn[name], dtype=torch.float32, device=images.device)[:, None, None, None]
+
+    noise = torch.randn(images.shape, generator=generator, device=generator.device).to(images.device)
+    out = images + column("noise") * noise + column("shift")
+    chosen = np.flatnonzero(drawn["blur"])
+    if len(chosen):
+        index = torch.as_tensor(chosen, device=images.device)
+        out[index] = blurred(out[index], column("blur")[index, 0, 0, 0])
+    return out * inside
+
+
+def blurred(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Images (n, c, y, x), each under a Gaussian of its own σ > 0 in pixels (n,); the border is repeated."""
+    n, c, height, width = images.shape
+    radius = math.ceil(3.0 * float(sigma.max()))
+    distance = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (distance / sigma[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)[:, None]
+    flat = F.pad(images.reshape(1, n * c, height, width), (radius,) * 4, mode="replicate")
+    flat = F.conv2d(F.conv2d(flat, kernel[..., None], groups=n * c), kernel[:, :, None], groups=n * c)
+    return flat.reshape(n, c, height, width)
