@@ -31,12 +31,15 @@ def finished_group(folder: Path, formats: tuple[str, ...] = ("tiff",)) -> tuple[
     where = {"path": str(folder / "secret" / "scan.tif"), "dataset": None, "axes": None, "flip": None}
     write_json(results / "scan.json", about)
     write_json(results / "source.json", {**where, "level": 0, "allow_gaps": False, "files": []})
-    np.savez(results / "histogram.npz", content=np.array("0123abcd"))
+    counts = {"edges": np.arange(100.0), "counts": np.full(99, 5), "underflow": 0, "overflow": 0}
+    np.savez(results / "histogram.npz", content=np.array("0123abcd"), **counts)
+    write_json(results / "provenance.json", {"seed": 0})
     write_json(results / "metrics.json", {"product": {"stage": "scm"}})
     write_json(group / "plan.json", {"range": [1.0, 90.0]})
     write_json(group / "classes.json", {})
     np.save(group / "table.npy", np.zeros(3, np.uint8))
     (group / "stage2.safetensors").write_bytes(b"weights")
+    (group / "train.csv").write_text("step,loss\n1,0.5\n")
     table = class_table(2, {"pores": {"clusters": [0], "colour": "#112233"}})
     export(
         ArrayVolume(labels),
@@ -53,11 +56,11 @@ def finished_group(folder: Path, formats: tuple[str, ...] = ("tiff",)) -> tuple[
         plan=group / "plan.json",
         classes=group / "classes.json",
         table=group / "table.npy",
+        curves=group / "train.csv",
         scans=[results / "scan.json"],
         histograms=[results / "histogram.npz"],
         class_table=table,
         settings={},
         verdict=None,
     )
-    write_json(folder / "logs" / "a" / "ingest.log.json", {"state": "done", "code": "feed", "log": "logs/a/ingest.log"})
     return scan, labels

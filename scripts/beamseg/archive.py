@@ -8,19 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from .config import Run, load_runs
 from .errors import InputError
-from .provenance import atomic_path, canonical_json, read_json
-from .runs import STAGES, Runs
-from .summary import recorded_code, stages_of
+from .provenance import atomic_path, read_json
+from .runs import Runs
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows; equal contents, equal bytes
 PATHS = ("path", "truth", "labels.path", "samples", "bundle")
 OF_A_SAMPLE = (
-    *("report.html", "metrics.json", "metrics.csv", "labels.json"),
+    *("report.html", "metrics.json", "metrics.csv", "labels.json", "provenance.json"),
     *("quantities.json", "quantities.csv", "component_sizes.csv", "figures"),
 )
 README = """\
@@ -30,8 +28,8 @@ Segmentation of {n} scan(s) by beamseg {version} ({stage} of its pipeline).
 
 - `bundle/`: the trained model with grey range, class table, histograms, settings and versions (`bundle.json`).
 - `config/<sample>.yaml`: the effective configuration, every key; paths are reduced to names.
-- `provenance.json`: digests of the scans' voxels, of the labels and of the code of each stage; versions.
-- `<sample>/`: the labels in each exported format (`labels.json` says what they are), metrics, report, quantities.
+- `<sample>/`: the labels in each exported format (`labels.json` says what they are), metrics, report, quantities, and
+  `provenance.json`: digests of voxels, weights, labels and code, versions, settings; enough to repeat the run.
 - `methods.md`, where there is one: methods and parameters that were used, with citations.
 
 The scans themselves are not part of this archive.
@@ -84,7 +82,6 @@ def archive(workdir: Path, basedir: Path, group: str) -> Path:
     if methods.exists():
         files["methods.md"] = methods
     texts = {f"config/{run.name}.yaml": yaml.safe_dump(_without_folders(run)) for run in members}
-    texts["provenance.json"] = canonical_json(_provenance(members, runs, workdir, described)) + "\n"
     out = results / "groups" / group / "archive.zip"
     with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
         sums = []
@@ -153,23 +150,3 @@ def _without_folders(run: Run) -> dict[str, Any]:
         if section[last]:
             section[last] = Path(str(section[last])).name
     return settings
-
-
-def _provenance(members: list[Run], runs: Runs, workdir: Path, bundle: dict[str, Any]) -> dict[str, Any]:
-    """What the labels were made from, per sample: digests of the voxels, the labels, and the code of each stage."""
-    found: dict[str, Any] = {"versions": bundle["versions"], "samples": {}}
-    for run in members:
-        results = workdir / "results"
-        with np.load(results / runs.owner("histogram", run.name) / "histogram.npz") as file:
-            content = str(file["content"])
-        labels = read_json(results / run.name / "labels.json")
-        code = {}
-        for stage in stages_of(run):
-            who = runs.owner(stage, run.name) if stage in STAGES else run.name
-            code[stage] = recorded_code(stage, who, workdir / "logs")
-        found["samples"][run.name] = {
-            "voxels": content,
-            "labels": {key: labels[key] for key in ("stage", "reason", "digest")},
-            "code": code,
-        }
-    return found

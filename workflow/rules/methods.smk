@@ -4,6 +4,7 @@
 rule methods:
     """Methods actually used, parameters, versions and citations of a group."""
     input:
+        scan=needs("ingest"),
         bundle=needs("bundle"),
         plan=needs("plan"),
     output:
