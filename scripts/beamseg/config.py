@@ -279,6 +279,13 @@ def _without_training(settings: dict[str, Any], origins: dict[str, str], index: 
 def _combine_images(settings: dict[str, Any], origins: dict[str, str], where: str) -> None:
     """Refuse what has no meaning for frames, or for frames alone."""
     images = settings["kind"] == "images"
+    if images and settings["bundle"]:
+        raise InputError(
+            f"{where}: bundle",
+            f"{settings['bundle']} with kind: images",
+            "an empty cell",
+            "bundles are of volumes; train",
+        )
     if images != (settings["label_source"] == "images"):
         raise InputError(
             f"{where}: label_source",
