@@ -71,6 +71,10 @@ def archive(workdir: Path, basedir: Path, group: str) -> Path:
     if group not in runs.groups:
         raise InputError("group", repr(group), f"one of {', '.join(runs.groups)}", "see the sample table")
     members = [runs.runs[name] for name in runs.groups[group]]
+    if members[0].get("bundle") and not members[0].get("apply.adapt"):
+        raise InputError(
+            f"group {group!r}", "its model is a bundle's", "a group that was trained", "archive the bundle's own group"
+        )
     results = workdir / "results"
     bundle = results / "groups" / runs.owner("bundle", members[0].name) / "bundle" / "bundle.json"
     for path in (bundle, *(results / run.name / "labels.json" for run in members)):
