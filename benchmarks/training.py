@@ -4,8 +4,9 @@ usage: python benchmarks/training.py [--size 32] [--batch 2] [--steps 6] [--pair
 
 Each pair times `train`, then `self_correct`, and right after each the same forward and backward passes, optimizer steps
 and, for `self_correct`, the teacher's and stage 2's forward passes and the teacher's average on one batch that lies
-ready. What a stage takes beside its steps, at the beginning and the end, is left out: it is timed with `--steps` steps
-and with twice as many, and the difference counts. The share is of data, augmentation, selection of pixels and curves.
+ready.
+Seconds per step are the median between the batches that a stage takes, so that its beginning and its end are left out.
+The share is of data, augmentation, selection of pixels and curves.
 With `--files` crops are read from slab files, else the volume is held in memory, as it is where it fits the budget.
 The sizes of the preset srct: --size 96 --batch 16 --slices 64 --edge 512.
 """
@@ -17,6 +18,7 @@ import copy
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import torch
 import yaml
 
 from beamseg.config import defaults
+from beamseg.crops import Crops
 from beamseg.device import Compute, choose
 from beamseg.losses import loss_named
 from beamseg.models import build_model
@@ -37,10 +40,10 @@ SCHEMAS = Path(__file__).parents[1] / "workflow" / "schemas"
 CLASSES, CHANNELS = 4, 7
 
 
-def section(name: str, args: argparse.Namespace, steps: int) -> dict[str, Any]:
+def section(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """A section's defaults at the size measured; no resume state, and one row of curves."""
     settings = defaults(yaml.safe_load((SCHEMAS / f"{name}.yaml").read_text()))
-    changes = {"batch": args.batch, "steps": steps, "log_every": 10**6, "checkpoint_s": 1e9}
+    changes = {"batch": args.batch, "steps": args.steps + 2, "log_every": 10**6, "checkpoint_s": 1e9}
     if name == "train":
         changes["crop"] = args.size
     else:
@@ -67,15 +70,23 @@ def volumes(folder: Path, args: argparse.Namespace) -> tuple[Volume, Volume]:
     return SlabVolume([manifest], "grey"), SlabVolume([manifest], "labels")
 
 
-def stage_seconds(stage: str, folder: Path, pair: tuple[Volume, Volume], args: argparse.Namespace, steps: int) -> float:
-    """Wall time of one run of a stage."""
+def stage_seconds(stage: str, folder: Path, pair: tuple[Volume, Volume], args: argparse.Namespace) -> float:
+    """Median seconds from batch to batch in one run of a stage."""
     budget = 0 if args.files else 10**6
     options: dict[str, Any] = {"seed": 0, "device": args.device, "mem_budget_mb": budget}
-    started = time.perf_counter()
+    taken = []
+    steps_of = Crops.steps
+
+    def timed(self: Crops, start: int, stop: int) -> Iterator[Any]:
+        for batch in steps_of(self, start, stop):
+            taken.append(time.perf_counter())
+            yield batch
+
+    Crops.steps = timed
     if stage == "train":
         model = {"name": args.network, "n_slices": CHANNELS, "dropout": 0.1}
         out = folder / "stage2.safetensors"
-        settings = section("train", args, steps)
+        settings = section("train", args)
         train(
             [pair[0]],
             [pair[1]],
@@ -88,8 +99,9 @@ def stage_seconds(stage: str, folder: Path, pair: tuple[Volume, Volume], args: a
         )
     else:
         files = [folder / name for name in ("stage2.safetensors", "stage3.safetensors", "c.csv", "v.json")]
-        self_correct([pair[0]], *files, settings=section("self_correct", args, steps), **options)
-    return time.perf_counter() - started
+        self_correct([pair[0]], *files, settings=section("self_correct", args), **options)
+    Crops.steps = steps_of
+    return float(np.median(np.diff(taken)[1:]))
 
 
 def bare_seconds(stage: str, args: argparse.Namespace, compute: Compute) -> float:
@@ -97,7 +109,7 @@ def bare_seconds(stage: str, args: argparse.Namespace, compute: Compute) -> floa
     torch.manual_seed(0)
     student = build_model(args.network, CHANNELS, CLASSES, dropout=0.1).to(compute.device).train()
     teacher, stage2 = (copy.deepcopy(student).eval().requires_grad_(False) for _ in range(2))
-    settings = section(stage, args, args.steps)
+    settings = section(stage, args)
     loss_of = loss_named(settings, stage)
     shape = (args.batch, CHANNELS, args.size, args.size)
     images = torch.rand(shape, device=compute.device).contiguous(memory_format=torch.channels_last)
@@ -146,12 +158,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pair = volumes(folder, args)
-        stage_seconds("train", folder, pair, args, 1)
         for stage in ("train", "self_correct"):
             shares = []
             for _ in range(args.pairs):
-                short, long = (stage_seconds(stage, folder, pair, args, n * args.steps) for n in (1, 2))
-                own, bare = (long - short) / args.steps, bare_seconds(stage, args, compute)
+                own, bare = stage_seconds(stage, folder, pair, args), bare_seconds(stage, args, compute)
                 shares.append(1 - bare / own)
                 print(f"{stage:13}{1 / own:8.2f} steps/s, bare {1 / bare:8.2f}, {shares[-1]:6.1%} beside", flush=True)
             print(f"{stage}: data and augmentation cost {statistics.median(shares):.1%} of a step (median)", flush=True)

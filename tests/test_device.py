@@ -35,6 +35,8 @@ def test_a_gpu_computes_in_what_its_capability_multiplies(
     capability: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(device, "leased_gpu", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
@@ -65,7 +67,7 @@ def test_both_trainings_and_prediction_in_each_precision(tmp_path: Path, monkeyp
             monkeypatch.setattr(stage, "choose", lambda name, chosen=compute: chosen)
         folder = tmp_path / compute.name
         folder.mkdir()
-        run_self_correct(folder, run_train(folder, steps=3, log_every=1), steps=1)
+        run_self_correct(folder, run_train(folder, steps=2, log_every=1), steps=1)
         curves = [pd.read_csv(folder / name)["loss"] for name in ("train.csv", "self_correct.csv")]
         losses.append(np.concatenate(curves))
         model, _ = load_weights(folder / "stage2.safetensors")

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .config import Run
 from .errors import InputError
+from .palette import class_ids
 from .provenance import read_json
 from .runs import Runs
-from .slabs import UNLABELLED, SlabVolume
+from .slabs import SlabVolume
 from .volumes import TableVolume, Volume, open_normalized
 
 SLABS = {
@@ -59,9 +58,7 @@ def open_finished(runs: Runs, name: str, results: Path) -> Finished:
     if not path.exists():
         raise InputError(path, "no such file", "the metrics of a finished run", "run the workflow first")
     metrics = read_json(path)
-    to_class = np.full(256, UNLABELLED, np.uint8)
-    for row in metrics["classes"]:
-        to_class[row["clusters"]] = row["id"]
+    to_class = class_ids(metrics["classes"])
     parts = [f"{index + 1}-of-{run.get('parts')}.json" for index in range(run.get("parts"))]
 
     def slabs(stage: str, array: str) -> SlabVolume:
