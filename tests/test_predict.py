@@ -50,7 +50,7 @@ def test_tiles_cover_evenly_and_end_at_the_border(extent: int, tile: int, overla
 
 def test_the_weight_has_no_zeros_and_its_peak_in_the_middle() -> None:
     weight = gaussian_weight(32)
-    assert weight.min() == pytest.approx(1e-3)
+    assert weight.min() == pytest.approx(1e-6)
     assert weight.max() == weight[15, 15] == weight[16, 16]
 
 
@@ -119,12 +119,10 @@ def test_tiles_leave_no_seam() -> None:
         found.append([np.stack(parts) for parts in list(zip(*slices, strict=True))[1:]])
     (whole, sure), (tiled, confidence) = found
     assert 0.2 < whole.mean() < 0.8
-    # Two pixels at a tile's border see beyond it; the Gaussian leaves them little beside the tile half a tile on. Along
-    # the slice's own border all weights are the least there is, so there tiles count alike.
+    # Two pixels at a tile's border see beyond it; the Gaussian leaves them little beside the tile half a tile on.
     profile = gaussian_weight(16)[:, 7]
     doubt = 2 * max(profile[i] / (profile[i] + profile[i + 8]) for i in (0, 1))
     assert doubt < 0.02
     clear = sure > 255 * (0.5 + doubt) + 1
-    clear[:, :4] = clear[:, -4:] = clear[:, :, :4] = clear[:, :, -4:] = False
     assert np.array_equal(whole[clear], tiled[clear])
     assert np.abs(confidence.astype(int) - sure)[clear].max() <= 255 * doubt + 1

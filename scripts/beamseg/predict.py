@@ -31,13 +31,14 @@ def tile_starts(extent: int, tile: int, overlap: float) -> list[int]:
 
 
 def gaussian_weight(tile: int) -> np.ndarray:
-    """Weight of a tile's pixels, float32 (tile, tile): a Gaussian of σ = tile / 8, but at least 0.001.
+    """Weight of a tile's pixels, float32 (tile, tile): a Gaussian of σ = tile / 8 along each axis, but at least 0.001.
 
-    A tile's border sees half of its surroundings, so its middle counts more (nnU-Net, Isensee et al. 2021).
+    A tile's border sees half of its surroundings, so its middle counts more (nnU-Net, Isensee et al. 2021). The least is
+    of each axis, not of the product: along the slice's own border, where one axis is at its least, the other decides.
     """
     distance = (np.arange(tile) - (tile - 1) / 2) / (tile / 8)
-    profile = np.exp(-0.5 * distance**2)
-    return np.maximum(np.outer(profile, profile), 1e-3).astype(np.float32)
+    profile = np.maximum(np.exp(-0.5 * distance**2), 1e-3)
+    return np.outer(profile, profile).astype(np.float32)
 
 
 def predict_slices(
