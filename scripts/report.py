@@ -28,5 +28,6 @@ if __name__ == "__main__":
             out_html=snakemake.output.html,
             weights=dict(zip(("stage2", "stage3"), many(files.weights), strict=False)),
             compared=next(iter(many(files.compared)), None),
+            quantities=next(iter(many(files.quantities)), None),
             mem_budget_mb=params.mem_budget_mb,
         )

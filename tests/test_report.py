@@ -19,6 +19,7 @@ from PIL import Image
 from beamseg.clusters import elbow
 from beamseg.counts import disputed
 from beamseg.figures import volume_text
+from beamseg.metrics import percent
 from beamseg.models import build_model, save_weights
 from beamseg.page import answer, verdicts
 from beamseg.provenance import read_json, write_json
@@ -45,6 +46,7 @@ def run(
     truth: bool = True,
     voxel: list[float] | None = None,
     weights: dict[str, Path] | None = None,
+    quantities: Path | None = None,
     settings: dict[str, Any] | None = None,
     **options: Any,
 ) -> str:
@@ -107,6 +109,7 @@ def run(
         out_figures={name: tmp_path / f"{name}.png" for name in FIGURES},
         out_html=tmp_path / "report.html",
         weights=weights,
+        quantities=quantities,
         mem_budget_mb=1e-6,
     )
     return (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -182,6 +185,27 @@ def test_the_page_says_where_it_is_least_certain_and_how_much_there_is(tmp_path:
     share = result["stages"][result["product"]["stage"]]["fractions"][row["name"]]
     assert f"<td>{volume_text(share * result['voxels']['field_of_view'] * 0.5, 1e3)}</td>" in page
     assert "<b>clipping</b><span>0.10 % of the values below" in page
+
+
+def test_quantities_stand_on_the_page_where_they_were_measured(tmp_path: Path) -> None:
+    volume, surface = {"voxels": 3, "volume": 12.5, "fraction": 0.1}, {"area": 7.25, "area_per_volume": 0.58}
+    parts = {"count": 2000, "largest_fraction": 0.25, "largest": 2}
+    rows = [
+        {"id": 0, "name": "pore", "volume": volume, "surface": surface, "components": parts},
+        {"id": 1, "name": "rock"},
+    ]
+    write_json(tmp_path / "quantities.json", {"unit": "um", "classes": rows, "notes": ["of the middle"]})
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "quantities.png").write_bytes(b"a picture")
+    page = run(tmp_path, quantities=tmp_path / "quantities.json")
+    heads = "<th>volume, µm³</th><th>surface, µm²</th><th>surface per volume, µm⁻¹</th><th>components</th>"
+    assert heads + "<th>in the largest</th></tr>" in page
+    assert (
+        f"<tr><td>pore</td><td>12.5</td><td>7.25</td><td>0.58</td><td>2,000</td><td>{percent(0.25)}</td></tr>" in page
+    )
+    assert "<tr><td>rock</td>" + 5 * "<td>–</td>" in page
+    assert "quantities.csv has every number. of the middle." in page
+    assert "Quantities of the classes" not in run(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_edited_classes_run_evaluation_report_and_export_alone(finished):
 def test_quantities_formats_and_the_archive_on_request(finished):
     measured = {"measure": ["volume", "surface", "components", "connectivity", "thickness"]}
     finished.write(edited(quantities=measured, export={"formats": ["nexus", "ply"]}))
-    assert set(finished.rules()) == {"quantities", "export"}
+    assert set(finished.rules()) == {"quantities", "export", "record", "report"}
     results = finished.folder / "results" / "a"
     labels, found = read_json(results / "labels.json"), read_json(results / "quantities.json")
     assert labels["exports"] == {"nexus": "labels.h5", "ply": "labels_ply"}

@@ -61,6 +61,7 @@ TITLES = {
     "curves": "Training",
     "matching": "What the clusters stand for",
     "profile": "Along z",
+    "quantities": "Quantities of the classes",
     "views_3d": "The classes in three dimensions",
     "grad_cam": "What the networks look at",
 }
@@ -84,7 +85,8 @@ def write_page(
     images : dict
         Name (of `TITLES`) -> PNG file, in the order of the page.
     facts : dict
-        Slices shown: `overlays`, `trust` (a slice), `disputes` (a list); and `shading.measured` as `shading`.
+        Slices shown: `overlays`, `trust` (a slice), `disputes` (a list); `shading.measured` as `shading`; what
+        `quantities` measured as `quantities`, where it did.
     path : path
         The HTML file.
     """
@@ -117,6 +119,8 @@ def write_page(
             parts.append(_region_table(result, scan.get("voxel_size_um")))
         if key == "shading":
             parts.append(_shading_table(facts["shading"]))
+        if key == "quantities":
+            parts.append(_quantity_table(facts["quantities"]))
         parts.append(picture)
     meanings = " ".join(f"{key.replace('_', ' ')}: {text}." for key, text in sorted(result["definitions"].items()))
     parts.append(f"<footer>{escape(meanings)}</footer></main></body></html>\n")
@@ -364,6 +368,47 @@ def _class_table(result: dict[str, Any], voxel: list[float] | None) -> str:
     return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
 
 
+QUANTITIES = (
+    ("volume.volume", "volume", 3),
+    ("surface.area", "surface", 2),
+    ("surface.area_per_volume", "surface per volume", -1),
+    ("components.count", "components", 0),
+    ("components.largest_fraction", "in the largest", None),
+    ("connectivity.euler", "Euler number", 0),
+    ("thickness.mean", "mean thickness", 1),
+)
+"""Of a class in quantities.json: section and key, heading, power of the unit of length (None: a share)."""
+
+
+def _quantity_table(found: dict[str, Any]) -> str:
+    """A row per class of the quantities that were measured."""
+    rows = [
+        {f"{name}.{key}": v for name, part in row.items() if isinstance(part, dict) for key, v in part.items()}
+        for row in found["classes"]
+    ]
+    unit = "µm" if found["unit"] == "um" else found["unit"]
+    shown = [column for column in QUANTITIES if any(row.get(column[0]) is not None for row in rows)]
+    powers = {3: "³", 2: "²", 1: "", -1: "⁻¹"}
+    heads = [title + (f", {unit}{powers[power]}" if power in powers else "") for _, title, power in shown]
+    lines = ["<tr><th>class</th>" + "".join(f"<th>{escape(head)}</th>" for head in heads) + "</tr>"]
+    for about, row in zip(found["classes"], rows, strict=True):
+        cells = []
+        for key, _, power in shown:
+            value = row.get(key)
+            text = (
+                "–"
+                if value is None
+                else percent(value)
+                if power is None
+                else f"{value:,.4g}"
+                if power
+                else f"{value:,}"
+            )
+            cells.append(f"<td>{escape(text)}</td>")
+        lines.append(f"<tr><td>{escape(about['name'])}</td>{''.join(cells)}</tr>")
+    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
+
+
 def _shading_table(measured: dict[str, Any]) -> str:
     """What was measured of shading and defects, in a row."""
     found, most = measured["defects"], measured["defects"]["clipped_slice"]
@@ -448,6 +493,11 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
             f"Left, clusters of the {STAGES[result['matching']['stage']]} against the truth. They were matched once, "
             f"on these numbers, {how}; all stages use this map. Right: "
             f"{texts['matching'][0].lower()}{texts['matching'][1:]}"
+        )
+    if "quantities" in facts:
+        notes = facts["quantities"]["notes"]
+        texts["quantities"] = " ".join(
+            ["Measured on the product; quantities.csv has every number.", *(f"{n}." for n in notes)]
         )
     if "views_3d" in facts:
         steps = " × ".join(map(str, facts["views_3d"]))

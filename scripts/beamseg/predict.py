@@ -33,8 +33,8 @@ def tile_starts(extent: int, tile: int, overlap: float) -> list[int]:
 def gaussian_weight(tile: int) -> np.ndarray:
     """Weight of a tile's pixels, float32 (tile, tile): a Gaussian of σ = tile / 8 along each axis, but at least 0.001.
 
-    A tile's border sees half of its surroundings, so its middle counts more (nnU-Net, Isensee et al. 2021). The least is
-    of each axis, not of the product: along the slice's own border, where one axis is at its least, the other decides.
+    A tile's border sees half of its surroundings, so its middle counts more (nnU-Net, Isensee et al. 2021). The least
+    is of each axis, not of the product: along the slice's own border one axis is at its least, and the other decides.
     """
     distance = (np.arange(tile) - (tile - 1) / 2) / (tile / 8)
     profile = np.maximum(np.exp(-0.5 * distance**2), 1e-3)

@@ -66,6 +66,7 @@ def report(
     out_html: str | Path,
     weights: dict[str, str | Path] | None = None,
     compared: str | Path | None = None,
+    quantities: str | Path | None = None,
     mem_budget_mb: float = 512,
 ) -> None:
     """Draw the figures and write the page that holds them.
@@ -95,6 +96,8 @@ def report(
         Stage (stage2, stage3) -> weights. With them the page, and it alone, holds class activation maps.
     compared : path, optional
         What `compare` found, where a bundle was applied.
+    quantities : path, optional
+        What `quantities` measured; its figure lies beside those of the report.
     mem_budget_mb : float
         MiB of the volumes held at once. Slices are read singly; planes along z in thin blocks.
     """
@@ -148,6 +151,9 @@ def report(
                     stem.parent.mkdir(parents=True, exist_ok=True)
                     figures.save_for_print(figure, stem, settings["figures"])
                     stale -= {stem.with_suffix(f".{kind}") for kind in settings["figures"]}
+        if quantities is not None:
+            view.facts["quantities"] = read_json(quantities)
+            images["quantities"] = Path(quantities).with_name("figures") / "quantities.png"
         write_page(result, about, group, clusters, images, view.facts, out_html)
     for path in stale:
         path.unlink()

@@ -343,6 +343,13 @@ def explained_weights(wildcards):
     return [upstream(wildcards, stage) for stage in stages]
 
 
+def measured_quantities(wildcards):
+    """What `quantities` leaves, where it was asked for some."""
+    if not setting("quantities.measure")(wildcards):
+        return []
+    return f"results/{wildcards.sample}/quantities.json"
+
+
 def chosen_labels(wildcards):
     """Labels of all stages that the verdict may choose from."""
     return {

@@ -25,6 +25,7 @@ rule report:
         truth="results/{sample}/truth_slices.npz",
         weights=explained_weights,
         compared=compared,
+        quantities=measured_quantities,
     output:
         html=report(
             "results/{sample}/report.html",
