@@ -213,6 +213,22 @@ def missing_part(folder: Path) -> Path:
     return path
 
 
+@case(
+    "HDF5 that takes voxels from elsewhere",
+    r"^/v takes voxels from .*elsewhere.h5, outside the folder of a.h5$",
+    r"ingest.external_links: true",
+)
+def elsewhere(folder: Path) -> Path:
+    (folder / "scan").mkdir()
+    with h5py.File(folder / "elsewhere.h5", "w") as file:
+        file["v"] = VOLUME
+    with h5py.File(folder / "scan" / "a.h5", "w") as file:
+        layout = h5py.VirtualLayout(VOLUME.shape, VOLUME.dtype)
+        layout[:] = h5py.VirtualSource("../elsewhere.h5", "v", VOLUME.shape)
+        file.create_virtual_dataset("v", layout)
+    return folder / "scan" / "a.h5"
+
+
 @case("truncated part of a virtual data set", r"^a truncated or damaged part of 900 bytes", "copy the file again")
 def truncated_part(folder: Path) -> Path:
     path = virtual(folder)
