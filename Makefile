@@ -5,7 +5,7 @@ TORCH ?= auto
 BIN := $(abspath $(VENV))/bin
 SNAKEMAKE := $(BIN)/snakemake --snakefile $(CURDIR)/Snakefile --workflow-profile $(CURDIR)/workflow/profiles/default
 
-.PHONY: setup demo test test-all test-slurm lint docs clean
+.PHONY: setup demo test test-all test-slurm lint docs pictures clean
 
 setup: $(VENV)/.ready
 
@@ -41,6 +41,10 @@ lint: setup
 docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "site: docs/_build/html/index.html"
+
+# The pictures of the documentation, from the demo.
+pictures: demo
+	$(BIN)/python docs/pictures.py demo/results/demo
 
 clean:
 	rm -rf docs/_build docs/reference demo results logs .snakemake
