@@ -46,6 +46,7 @@ WATCHED = {
     "kept": "confident pixels",
     "agreement": "agreement with stage 2",
     "consistency": "self-consistency",
+    "unexplained": "contrast unexplained",
 }
 
 
