@@ -224,7 +224,7 @@ def test_a_killed_snakemake_is_recovered_from(stage, number, done, copied):
     copied.run()
     assert contents(copied) == contents(done)
     assert leftovers(copied) == []
-    assert (copied.folder / "results" / "summary.csv").read_text().splitlines()[1].startswith("a,export,done")
+    assert (copied.folder / "results" / "summary.csv").read_text().splitlines()[1].startswith("a,record,done")
 
 
 @pytest.mark.slow
