@@ -9,14 +9,13 @@ import numpy as np
 import tifffile
 
 from .annotations import FOLDER, PAINTED, REGIONS, Round, rounds
-from .config import PHANTOM, Run, load_runs
-from .corrections import corrected, estimate, fov_of
+from .config import Run, load_runs
+from .corrections import fov_of
 from .errors import InputError
 from .fov import fov_mask
-from .ingest import field_of_view
+from .opened import open_sample
 from .provenance import atomic_path, read_json, write_json
-from .readers import how_to_read, open_source
-from .runs import Runs, corrections, scan_path
+from .runs import Runs
 from .slabs import UNLABELLED, SlabVolume
 from .volumes import Volume
 
@@ -156,18 +155,7 @@ def annotate(workdir: Path, basedir: Path, sample: str, count: int, size: int) -
         For an unknown sample or a missing scan, or if no region is left.
     """
     runs, _ = load_runs(workdir, basedir)
-    if sample not in runs:
-        raise InputError("sample", repr(sample), f"one of {', '.join(runs)}", "see the sample table")
-    run = runs[sample]
-    path = scan_path(run, workdir / "results")
-    if path is None or not path.exists():
-        remedy = "run the workflow once, which makes it" if run.get("path") == PHANTOM else "check the path"
-        raise InputError(path or "path", "no such file", "a scan", remedy)
-    source = open_source(path, **how_to_read(run.get("dataset"), run.get("ingest")))
-    scan: dict[str, Any] = {"fov": field_of_view(source, run.get("ingest.fov"))}
-    if chosen := corrections(run):
-        scan["correction"] = estimate(source, scan["fov"], chosen)
-        source = corrected(source, scan)
+    run, source, scan = open_sample(runs, sample, workdir / "results")
     edge = (min(size, source.shape[1]), min(size, source.shape[2]))
     earlier = rounds(workdir / FOLDER / sample)
     known = predicted(run, runs, workdir / "results")

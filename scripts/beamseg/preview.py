@@ -15,15 +15,14 @@ import yaml
 
 from . import figures, plots
 from .clusters import CURVE, elbow, label_levels
-from .config import PHANTOM, load_runs
-from .corrections import corrected, estimate, fov_of
+from .config import load_runs
+from .corrections import fov_of
 from .errors import InputError
 from .features import FeatureVolume, cluster_features, sample_features
 from .fov import fov_mask
-from .ingest import field_of_view
+from .opened import open_sample
 from .provenance import atomic_path, write_json
-from .readers import how_to_read, known_size, open_source
-from .runs import corrections, is_images, scan_path
+from .readers import known_size
 from .volumes import MAX_GREY, ArrayVolume, TableVolume, Volume, normalize_block
 
 CROP = (64, 512, 512)
@@ -116,20 +115,7 @@ def preview(workdir: Path, basedir: Path, sample: str, binning: int, steps: int,
         Whether to go on after the contact sheet.
     """
     runs, _ = load_runs(workdir, basedir)
-    if sample not in runs:
-        raise InputError("sample", repr(sample), f"one of {', '.join(runs)}", "see the sample table")
-    run = runs[sample]
-    if is_images(run):
-        raise InputError("sample", f"{sample}, which is frames", "a volume", "run the workflow instead")
-    path = scan_path(run, workdir / "results")
-    if path is None or not path.exists():
-        remedy = "run the workflow once, which makes it" if run.get("path") == PHANTOM else "check the path"
-        raise InputError(path or "path", "no such file", "a scan", remedy)
-    source = open_source(path, **how_to_read(run.get("dataset"), run.get("ingest")))
-    scan: dict[str, Any] = {"fov": field_of_view(source, run.get("ingest.fov"))}
-    if chosen := corrections(run):
-        scan["correction"] = estimate(source, scan["fov"], chosen)
-        source = corrected(source, scan)
+    run, source, scan = open_sample(runs, sample, workdir / "results")
     block, corner = cut_crop(source, binning)
     folder = workdir / "results" / "preview" / sample
     (folder / "config").mkdir(parents=True, exist_ok=True)
