@@ -92,3 +92,14 @@ def test_every_number_in_brackets_is_a_reference_and_all_are_used(tmp_path: Path
 def test_every_network_has_its_citation(name: str) -> None:
     assert name.removesuffix("_noskip") in CITATIONS
     assert set(LABELERS) <= set(CITATIONS)
+
+
+def test_painted_pixels_are_described_as_such(tmp_path: Path) -> None:
+    text = page(tmp_path, label_source="pixels", stage3="none", refine=[], train={"objective": "contrastive"})
+    assert "Labels to train on were given by hand (pixels), 4 classes." in text
+    assert (
+        "to embed each pixel in 16 dimensions, with the contrastive losses (supervised, self_supervised) of [3]" in text
+    )
+    assert "3. Li, C. et al. Toward few pixel annotations" in text
+    assert "label smoothing" not in text.split("## Parameters")[0]
+    assert "Self-Correcting" not in text

@@ -12,6 +12,7 @@ SRCT = (
     "Unsupervised Semantic Segmentation in Synchrotron Computed Tomography with Self-Correcting Pseudo Labels. "
     "The method of stages 1 to 3."
 )
+ET = "Li, C. et al. Toward few pixel annotations for 3D segmentation of material from electron tomography."
 EM = "Spatial continuity for the segmentation of electron microscopy stacks (MPP and SCM). Poster."
 CITATIONS = {
     "kmeans": "Lloyd, S. Least squares quantization in PCM. IEEE Trans. Inf. Theory 28, 129-137 (1982).",
@@ -123,7 +124,7 @@ def sentences(bundle: dict[str, Any], plan: dict[str, Any], settings: dict[str, 
     def cite(*keys: str) -> str:
         numbers = []
         for key in keys:
-            text = {"srct": SRCT, "em": EM}.get(key) or CITATIONS.get(key)
+            text = {"srct": SRCT, "em": EM, "et": ET}.get(key) or CITATIONS.get(key)
             if text and text not in cited:
                 cited.append(text)
             if text:
@@ -136,7 +137,7 @@ def sentences(bundle: dict[str, Any], plan: dict[str, Any], settings: dict[str, 
     found = [
         f"Volumes were segmented with beamseg {versions['beamseg']}, a workflow for Snakemake "
         f"{versions['snakemake']}{cite('snakemake')} and PyTorch {versions['torch']}{cite('torch')}, "
-        f"by the method of{cite('srct')}; "
+        f"by the method of{cite({'slices': 'em', 'pixels': 'et'}.get(settings['label_source'], 'srct'))}; "
         f"seed {settings['seed']}.",
         f"Grey values between {low:.6g} and {high:.6g} of the {scans} "
         f"({_percent(clipped['low'])} of the voxels in the field of view lay below, {_percent(clipped['high'])} above) "
@@ -199,6 +200,15 @@ def _training(settings: dict[str, Any], cite: Any) -> str:
     )
     stack = f"stacks of {model['n_slices']} adjacent slices" if model["n_slices"] > 1 else "single slices"
     kind = NETWORKS.get(plain, plain) + (" without skip connections" if plain != model["name"] else "")
+    contrast = train["contrastive"]
+    if train["objective"] == "contrastive":
+        return (
+            f"Stage 2: a network ({kind}{cite(plain)}) was trained for {_length(train)} on batches of {train['batch']} "
+            f"crops of {train['crop']} × {train['crop']} pixels from {stack} to embed each pixel in "
+            f"{contrast['embedding']} dimensions, with the contrastive losses ({', '.join(contrast['losses'])}) "
+            f"of{cite('et')} on {contrast['pixels']} pixels and Adam{cite('adam')} (learning rate {train['lr']:g}); a "
+            f"1×1 convolution on the frozen embedding was then trained to classify the labelled pixels."
+        )
     return (
         f"Stage 2: a network ({kind}{cite(plain)}) was trained for {_length(train)} on batches "
         f"of {train['batch']} crops of {train['crop']} × {train['crop']} pixels from {stack}, with the loss "

@@ -16,7 +16,7 @@ from . import figures, pictures, plots
 from .counts import disputed
 from .metrics import STAGES
 from .page import write_page
-from .palette import COLOURS
+from .palette import COLOURS, class_ids
 from .provenance import read_json
 from .render import reduced, surface
 from .shading import measured
@@ -215,9 +215,7 @@ class View:
         self.voxel: Sequence[float] = about.get("voxel_size_um") or (1.0, 1.0, 1.0)
         self.unit = "µm" if about.get("voxel_size_um") else "px"
         self.names, self.colours, self.truth_ids = truth_display(result)
-        self.to_class = np.full(256, UNLABELLED, np.uint8)
-        for row in result["classes"]:
-            self.to_class[row["clusters"]] = row["id"]
+        self.to_class = class_ids(result["classes"])
         self.facts: dict[str, Any] = {}
 
     def labels(self, z: int) -> dict[str, np.ndarray]:
