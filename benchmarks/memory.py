@@ -150,6 +150,44 @@ def run_evaluate(folder: Path, shape: tuple[int, int, int]) -> None:
     )
 
 
+def run_assign(folder: Path, shape: tuple[int, int, int], labeler: str = "kmeans") -> None:
+    """Stage assign: a table per slice, or clusters of features that were fitted to a sample."""
+    from beamseg.assign import assign
+    from beamseg.features import cluster_features, sample_features
+
+    grey = Made(shape, 65535, np.uint16)
+    settings = {"labeler": labeler, "scope": "slice", "n_clusters": CLASSES, "bins": 256}
+    classes: dict[str, Any] = {"clusters": [{"centroid": 10000.0 * (1 + i)} for i in range(CLASSES)]}
+    if labeler == "features":
+        options = {
+            "use": ["grey", "smooth"],
+            "background_px": 50,
+            "scales_px": [1, 2, 4],
+            "dimensions": 3,
+            "sample_voxels": 20000,
+        }
+        sample, levels = sample_features([Made((64, *shape[1:]), 65535, np.uint16)], options, 0)
+        classes["features"], _ = cluster_features(sample, levels, CLASSES, options, 0)
+    assign(folder / "a" / "1-of-1.json", grey, classes, settings=settings, seed=0, threads=2, **PART)
+
+
+def run_export(folder: Path, shape: tuple[int, int, int], formats: tuple[str, ...] = ("tiff",)) -> None:
+    """Stage export."""
+    from beamseg.export import export
+    from beamseg.palette import class_table
+
+    export(
+        Made(shape, CLASSES, np.uint8),
+        table=class_table(CLASSES, {}),
+        stage={"stage": "scm", "reason": "last of the chain"},
+        voxel_size_um=(1.0, 1.0, 1.0),
+        folder=folder / "labels",
+        out_json=folder / "labels.json",
+        formats=formats,
+        mem_budget_mb=64,
+    )
+
+
 STAGES: dict[str, Callable[..., None]] = {
     "histogram": run_histogram,
     "histogram, corrected": lambda folder, shape: run_histogram(folder, shape, CORRECT),
@@ -161,6 +199,12 @@ STAGES: dict[str, Callable[..., None]] = {
     "refine_mpp": run_refine_mpp,
     "refine_scm": run_refine_scm,
     "evaluate": run_evaluate,
+    "assign, slice": run_assign,
+    "assign, features": lambda folder, shape: run_assign(folder, shape, "features"),
+    "export": run_export,
+    "export, others": lambda folder, shape: run_export(
+        folder, shape, ("bigtiff", "nexus", "nexus_virtual", "mrc", "ome_zarr")
+    ),
 }
 
 

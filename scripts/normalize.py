@@ -1,7 +1,7 @@
 """Rule normalize: grey levels of the group's range, as slab files."""
 
 from beamseg.job import job
-from beamseg.normalize import normalize
+from beamseg.normalize import normalize, scratch_mb
 from beamseg.provenance import identity
 
 if __name__ == "__main__":
@@ -12,7 +12,7 @@ if __name__ == "__main__":
             snakemake.output[0],
             snakemake.input.scan,
             snakemake.input.plan,
-            {key: params[key] for key in ("materialize", "scratch_mb", "mem_budget_mb")},
+            {"materialize": params.materialize, "mem_budget_mb": params.mem_budget_mb, "scratch_mb": scratch_mb()},
             snakemake.wildcards.part,
             identity("normalize", [params.materialize, params.code], files),
             threads=snakemake.threads,

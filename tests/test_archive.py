@@ -19,7 +19,7 @@ from handed_on import finished_group
 
 
 def test_it_holds_what_a_publication_needs(tmp_path: Path) -> None:
-    finished_group(tmp_path, ("mrc", "ome_zarr"))
+    finished_group(tmp_path, ("mrc", "ome_zarr", "nexus_virtual"))
     (tmp_path / "results" / "groups" / "a" / "methods.md").write_text("# Methods\n")
     out = archive(tmp_path, BASEDIR, "a")
     assert out == tmp_path / "results" / "groups" / "a" / "archive.zip"
@@ -28,6 +28,7 @@ def test_it_holds_what_a_publication_needs(tmp_path: Path) -> None:
         names = set(file.namelist())
         assert {"README.md", "methods.md", "config/a.yaml", "a/provenance.json", "a/labels.json"} <= names
         assert {"bundle/bundle.json", "bundle/model.safetensors", "bundle/arrays.safetensors"} <= names
+        assert {"a/labels_virtual.h5", "a/labels_virtual/slab_000000.h5"} <= names
         assert {"a/labels.mrc", "a/labels.ome.zarr/.zattrs", "a/labels.ome.zarr/0/0/0/0", "a/metrics.json"} <= names
         assert file.read("a/labels.mrc") == (tmp_path / "results" / "a" / "labels.mrc").read_bytes()
         config = yaml.safe_load(file.read("config/a.yaml"))

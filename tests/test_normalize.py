@@ -18,7 +18,7 @@ from beamseg.slabs import SlabVolume
 from beamseg.volumes import NormalizedVolume, open_normalized
 
 CIRCLE = {"kind": "circle", "cy": None, "cx": None, "radius": 17.0, "value": None}
-SETTINGS = {"materialize": "always", "scratch_mb": None, "mem_budget_mb": 4000}
+SETTINGS = {"materialize": "always", "scratch_mb": float("inf"), "mem_budget_mb": 4000}
 CORRECT = {
     "shading": "background",
     "shading_by": "subtract",
@@ -144,13 +144,18 @@ def test_a_corrected_scan_is_cached_in_any_case(scan: Path) -> None:
 def test_caches_stay_under_their_limit(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["v"] = VOLUME
-    for name in ("a", "b"):
+    for name in "abc":
         (tmp_path / name).mkdir()
         take_in(tmp_path / name, tmp_path / "a.h5", 8)
     room = 2 * VOLUME.size / 2**20  # one cache and a half
     assert read_json(run(tmp_path / "a", scratch_mb=room))["slabs"]
     assert not read_json(run(tmp_path / "b", scratch_mb=room))["slabs"]
     assert read_json(run(tmp_path / "a", scratch_mb=room))["slabs"]  # its own does not count
+    # One that another job is writing counts at the size that it will have.
+    write_json(tmp_path / "b" / "normalize" / "1-of-1.reserved", {"bytes": 2 * VOLUME.size})
+    assert not read_json(run(tmp_path / "c", scratch_mb=2 * room))["slabs"]
+    assert not list(tmp_path.glob("[ac]/normalize/*.reserved"))
+    (tmp_path / "b" / "normalize" / "1-of-1.reserved").unlink()
     take_in(tmp_path / "b", tmp_path / "a.h5", 8, CORRECT)
     with pytest.raises(InputError, match="left by other scans' caches, and a corrected scan that needs"):
         run(tmp_path / "b", scratch_mb=room)

@@ -216,8 +216,11 @@ def test_the_cache_is_declared_in_megabytes_once_the_scan_is_known(tmp_path):
     output = workflow.run("-n")
     found = re.findall(r"rule normalize:.*?disk_mb=(\d+)", output, flags=re.DOTALL)
     assert sorted(map(int, found)) == [2, 4]  # 1.5 bytes for each of 32 or 64 × 200 × 200 voxels
-    # Two caches of together 6 MB under a limit of 5: the second is not begun before the first is finished.
-    output = workflow.run(*(f"results/{n}/normalize/1-of-1.json" for n in "ab"), "--resources", "disk_mb=5")
+    # Together they would take 6 MB, and 4 are allowed: the second is begun after the first, and reads its input.
+    output = workflow.run(*(f"results/{n}/normalize/1-of-1.json" for n in "ab"), "--resources", "disk_mb=4")
     assert output.count("rule normalize:") == 2
     between = output.split("rule normalize:")[1]
     assert "(Rule: normalize)" in between
+    caches = [list((workflow.folder / f"results/{n}/normalize").glob("slab_*.h5")) for n in "ab"]
+    assert sorted(map(bool, caches)) == [False, True]
+    assert "normalize" not in jobs_of(workflow.run("-n", "--resources", "disk_mb=400"))

@@ -112,8 +112,9 @@ def _files(members: list[Run], runs: Runs, results: Path, bundle: Path) -> Itera
     for run in members:
         folder = results / run.name
         yield f"{run.name}/scan.json", results / runs.owner("ingest", run.name) / "scan.json"
-        exported = read_json(folder / "labels.json")["exports"].values()
-        for name in (*OF_A_SAMPLE, *exported):
+        exported = read_json(folder / "labels.json")["exports"]
+        parts = [exported["nexus_virtual"].removesuffix(".h5")] if "nexus_virtual" in exported else []
+        for name in (*OF_A_SAMPLE, *exported.values(), *parts):
             path = folder / name
             for file in [path] if path.is_file() else path.rglob("*"):
                 if file.is_file() and not file.name.endswith(".tmp"):

@@ -85,7 +85,7 @@ def check(workdir: Path, basedir: Path) -> int:
     print(text_table(rows, COLUMNS, 200))
     if times:
         print(text_table(times, TIMES, 200))
-        print(f"scratch of all scans at once: {scratch / 1e9:.3g} GB (bounded by normalize.scratch_mb)")
+        print(f"scratch of all scans at once: {scratch / 1e9:.3g} GB (bounded by --resources disk_mb=…)")
     for group, members in graph.groups.items():
         references = graph.references(group)
         if any(name not in slices for name in references):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from .provenance import read_json, write_json
 from .readers.source import Source, task_borders
 from .slabs import SlabWriter, parse_part, run_slabs, slab_borders, stored_bytes
 from .volumes import GREY_TYPES, normalize_block, open_scan_source, plan_entry
+
+SCRATCH_MB = "BEAMSEG_SCRATCH_MB"  # environment variable by which the Snakefile hands on `--resources disk_mb`
 
 
 def worth_materializing(source: Source, settings: dict[str, Any], is_corrected: bool) -> bool:
@@ -34,12 +39,39 @@ def worth_materializing(source: Source, settings: dict[str, Any], is_corrected: 
     return not (fits and plain)
 
 
-def scratch_left(scratch_mb: float | None, folder: Path) -> float:
-    """Bytes that the caches of the scans beside this one leave of `scratch_mb`; infinite where none is set."""
-    if scratch_mb is None:
-        return math.inf
-    others = (path for path in folder.parents[1].glob("*/normalize/slab_*.h5") if path.parent != folder)
-    return scratch_mb * 2**20 - sum(path.stat().st_size for path in others)
+def scratch_mb() -> float:
+    """Budget of all scans' caches together, MiB; infinite where none is set."""
+    return float(os.environ.get(SCRATCH_MB, math.inf))
+
+
+def cache_bytes(folder: Path) -> int:
+    """What the cache of a scan takes, or will take once the job that writes it is done."""
+    stored, reserved = 0, 0
+    for path in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # released, or finished, this moment
+            if path.suffix == ".reserved":
+                reserved = max(reserved, read_json(path)["bytes"])
+            elif path.name.startswith("slab_"):
+                stored += path.stat().st_size
+    return max(stored, reserved)
+
+
+def scratch_left(budget_mb: float, folder: Path) -> float:
+    """Bytes that the caches of the scans beside this one leave of the budget."""
+    others = (other for other in folder.parents[1].glob("*/normalize") if other != folder)
+    return budget_mb * 2**20 - sum(map(cache_bytes, others))
+
+
+@contextlib.contextmanager
+def reserved(manifest: Path, needed: int) -> Iterator[None]:
+    """Let jobs of other scans count the cache of this one while it grows."""
+    path = manifest.with_suffix(".reserved")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"bytes": needed})
+    try:
+        yield
+    finally:
+        path.unlink()
 
 
 def normalize(
@@ -59,7 +91,7 @@ def normalize(
         `…/normalize/<part>.json`; slab files go beside it, array `grey`, uint16 or, where the plan says 8 bits, uint8.
     scan_json, plan_json : path
     settings : dict
-        materialize and scratch_mb, of the section `normalize`, and `mem_budget_mb`.
+        `normalize.materialize`, `mem_budget_mb`, and `scratch_mb`, the budget of all scans' caches together.
     part : str
         `k-of-n`.
     identity : str
@@ -83,50 +115,52 @@ def normalize(
     entry = plan_entry(read_json(plan_json), scan)
     dtypes = {"grey": GREY_TYPES[entry["bits"]]}
     needed = stored_bytes(dtypes, math.prod(source.shape))
-    left = scratch_left(settings["scratch_mb"], Path(manifest).parent)
-    if needed > left and scan.get("correction"):
-        raise InputError(
-            "normalize.scratch_mb",
-            f"{left / 2**20:.0f} MiB left by other scans' caches, and a corrected scan that needs {needed / 2**20:.0f}",
-            "room for the cache of a corrected scan",
-            "start the same command again once the others are released, or raise scratch_mb",
+    with reserved(Path(manifest), needed):
+        left = scratch_left(settings["scratch_mb"], Path(manifest).parent)
+        if needed > left and scan.get("correction"):
+            raise InputError(
+                "--resources disk_mb",
+                f"{left / 2**20:.0f} MiB left by other scans' caches, "
+                f"and a corrected scan that needs {needed / 2**20:.0f}",
+                "room for the cache of a corrected scan",
+                "start the same command again once the others are released, or raise disk_mb",
+            )
+        if needed > left or not worth_materializing(source, settings, bool(scan.get("correction"))):
+            index, count = parse_part(part)
+            for z0, _ in slab_borders(source.shape[0], scan["slab_depth"])[index::count]:
+                (Path(manifest).parent / f"slab_{z0:06d}.h5").unlink(missing_ok=True)
+            empty = {
+                "stage": "normalize",
+                "identity": identity,
+                "shape": list(source.shape),
+                "part": part,
+                "arrays": {name: np.dtype(dtype).name for name, dtype in dtypes.items()},
+                "slabs": [],
+                "released": True,
+            }
+            write_json(manifest, empty)
+            return empty
+        reads = task_borders(source)
+
+        def fill(z0: int, z1: int, writer: SlabWriter) -> None:
+            blocks = [(max(a, z0), min(b, z1)) for a, b in reads if a < z1 and b > z0]
+            for start in range(0, len(blocks), threads):
+                batch = [dask.delayed(levels)(source, entry, a, b) for a, b in blocks[start : start + threads]]
+                for (a, _), grey in zip(
+                    blocks[start:], dask.compute(*batch, scheduler="threads", num_workers=threads), strict=False
+                ):
+                    writer.put("grey", a, grey)
+
+        return run_slabs(
+            manifest,
+            stage="normalize",
+            identity=identity,
+            shape=source.shape,
+            depth=scan["slab_depth"],
+            dtypes=dtypes,
+            fill=fill,
+            part=part,
         )
-    if needed > left or not worth_materializing(source, settings, bool(scan.get("correction"))):
-        index, count = parse_part(part)
-        for z0, _ in slab_borders(source.shape[0], scan["slab_depth"])[index::count]:
-            (Path(manifest).parent / f"slab_{z0:06d}.h5").unlink(missing_ok=True)
-        empty = {
-            "stage": "normalize",
-            "identity": identity,
-            "shape": list(source.shape),
-            "part": part,
-            "arrays": {name: np.dtype(dtype).name for name, dtype in dtypes.items()},
-            "slabs": [],
-            "released": True,
-        }
-        write_json(manifest, empty)
-        return empty
-    reads = task_borders(source)
-
-    def fill(z0: int, z1: int, writer: SlabWriter) -> None:
-        blocks = [(max(a, z0), min(b, z1)) for a, b in reads if a < z1 and b > z0]
-        for start in range(0, len(blocks), threads):
-            batch = [dask.delayed(levels)(source, entry, a, b) for a, b in blocks[start : start + threads]]
-            for (a, _), grey in zip(
-                blocks[start:], dask.compute(*batch, scheduler="threads", num_workers=threads), strict=False
-            ):
-                writer.put("grey", a, grey)
-
-    return run_slabs(
-        manifest,
-        stage="normalize",
-        identity=identity,
-        shape=source.shape,
-        depth=scan["slab_depth"],
-        dtypes=dtypes,
-        fill=fill,
-        part=part,
-    )
 
 
 def levels(source: Source, entry: dict[str, Any], z0: int, z1: int) -> np.ndarray:

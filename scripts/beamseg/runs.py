@@ -42,7 +42,7 @@ STAGES: dict[str, Stage] = {
     ),
     "histogram": Stage("scan", (), ("ingest",)),
     "plan": Stage("group", ("plan", "normalize.dtype"), ("histogram@reference",)),
-    "normalize": Stage("scan", ("normalize.materialize", "normalize.scratch_mb", *LAYOUT), ("plan", "ingest")),
+    "normalize": Stage("scan", ("normalize.materialize", *LAYOUT), ("plan", "ingest")),
     "pseudo_label": Stage("group", ("pseudo_label", "seed"), ("plan",)),
     "assign": Stage("scan", ("pseudo_label", "seed", *LAYOUT), ("pseudo_label", "plan", "ingest")),
     "train": Stage("group", ("model", "train", "label_source", "labels", "seed"), ("pseudo_label", "ingest@reference")),

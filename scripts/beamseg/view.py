@@ -18,7 +18,7 @@ from .runs import Runs
 from .volumes import open_scan_source
 
 INSTALL = 'python -m pip install "napari[all]"'
-VOLUMES = ("nexus", "ome_zarr", "bigtiff", "tiff", "mrc")
+VOLUMES = ("nexus", "nexus_virtual", "ome_zarr", "bigtiff", "tiff", "mrc")
 DEPTH = 8  # slices that are read at once where a file is not made of slices
 
 

@@ -1,6 +1,7 @@
 """Functions of the rules: which run, which settings, which files. No rule stands here."""
 
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from beamseg.code import code_digest, lead_the_path
 from beamseg.config import load_runs
 from beamseg.errors import InputError
 from beamseg.footprint import peak_mb
+from beamseg.normalize import SCRATCH_MB
 from beamseg.provenance import read_json
 from beamseg.slabs import stored_bytes
 from beamseg.record import described_scans, effective
@@ -31,6 +33,10 @@ except InputError as error:
 
 
 lead_the_path()
+
+# A resource is held while a job runs, a cache stays: jobs get the whole budget and look at what lies there.
+if "disk_mb" in workflow.global_resources:
+    os.environ[SCRATCH_MB] = str(workflow.global_resources["disk_mb"].value)
 
 
 def named(images):

@@ -21,7 +21,6 @@ rule normalize:
         runtime=minutes(60, voxels_per_s=10e6),
     params:
         materialize=setting("normalize.materialize"),
-        scratch_mb=setting("normalize.scratch_mb"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("normalize"),
     script:

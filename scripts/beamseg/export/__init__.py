@@ -19,6 +19,7 @@ FORMATS: dict[str, tuple[Callable[[Labels, Path], None], str, float]] = {
     "tiff": (tiff.write, "", 0.1),
     "bigtiff": (bigtiff.write, ".ome.tif", 0.1),
     "nexus": (nexus.write, ".h5", 0.1),
+    "nexus_virtual": (nexus.write_virtual, "_virtual.h5", 1.0),
     "mrc": (mrc.write, ".mrc", 2.0),
     "ome_zarr": (ome_zarr.write, ".ome.zarr", 0.12),
     "ply": (surfaces.write_ply, "_ply", 0.0),
@@ -78,6 +79,8 @@ def export(
     for name, (_, ending, _) in FORMATS.items():
         if name not in formats:
             _remove(folder.with_name(folder.name + ending))
+    if "nexus_virtual" not in formats:
+        _remove(folder.with_name(f"{folder.name}_virtual"))
     labels = Labels(TableVolume(product, class_ids(table)), table, voxel_size_um, mem_budget_mb)
     content = hashlib.sha256()
     for _, block in labels.blocks("digest"):
@@ -104,14 +107,13 @@ def export(
 
 def _remove(path: Path) -> None:
     """A file; of a folder what an export writes, and the folder itself if that leaves it empty."""
-    if path.is_dir():
-        if path.suffix == ".zarr":
-            shutil.rmtree(path)
-            return
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+    elif path.suffix == ".zarr":
+        shutil.rmtree(path)
+    else:
         for file in path.iterdir():
-            if tiff.NAME.fullmatch(file.name) or surfaces.NAME.fullmatch(file.name):
+            if any(name.fullmatch(file.name) for name in (tiff.NAME, surfaces.NAME, nexus.NAME)):
                 file.unlink()
         if not any(path.iterdir()):
             path.rmdir()
-    else:
-        path.unlink(missing_ok=True)

@@ -34,12 +34,20 @@ class Labels:
         """Slices, rows, columns."""
         return self.volume.shape
 
-    def blocks(self, what: str, bytes_per_voxel: int = BYTES) -> Iterator[tuple[int, np.ndarray]]:
-        """First slice and labels (z, y, x) of every block, in order; `what` names the progress."""
+    def blocks(
+        self, what: str, bytes_per_voxel: int = BYTES, cut: int | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """First slice and labels (z, y, x) of every block, in order; `what` names the progress.
+
+        With `cut` no block crosses a multiple of so many slices.
+        """
         depth = self.shape[0]
         step = block_depth(self.shape, self.mem_budget_mb, bytes_per_voxel, ALIGN)
+        cut = cut or depth
         with Progress(depth, "slices", f"export {what}") as progress:
-            for z0 in range(0, depth, step):
-                block = self.volume.read(z0, min(z0 + step, depth))
-                yield z0, block
-                progress.update(len(block))
+            for start in range(0, depth, cut):
+                end = min(start + cut, depth)
+                for z0 in range(start, end, step):
+                    block = self.volume.read(z0, min(z0 + step, end))
+                    yield z0, block
+                    progress.update(len(block))
