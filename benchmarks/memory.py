@@ -113,6 +113,7 @@ def run_refine_mpp(folder: Path, shape: tuple[int, int, int]) -> None:
     from beamseg.refine_mpp import refine_mpp
 
     settings = {"support": 1, "sheet_px": 30, "min_volume_um3": None, "warn_fraction": 1.0}
+    settings |= {"anchor_reach": 4, "erode_px": 1}
     refine_mpp(
         folder / "m" / "1-of-1.json",
         Made(shape, CLASSES, np.uint8),

@@ -17,6 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.measure import label as connected_voxels
 
+from .progress import Progress
 from .provenance import atomic_path
 
 BLOCK = 8  # slices; slabs start at multiples of 8, so a slab is made of whole blocks
@@ -144,19 +145,21 @@ def small_components(
     sizes: list[np.ndarray] = []
     votes: list[np.ndarray] = []
     faces = Faces()
-    for z0 in range(0, n_slices, BLOCK):
-        z1, first = min(n_slices, z0 + BLOCK), min(z0, 1)
-        labels = read(z0 - first, min(n_slices, z1 + 1))
-        core = labels[first : first + z1 - z0]
-        ids = label_block(core)
-        size = np.bincount(ids.ravel())
-        size[0] = 0
-        vote = surrounding_votes(labels, ids, first, n_classes)
-        tables.append(replacement(size, vote, min_voxels))
-        tables[-1][0] = KEEP
-        nodes = faces.add(core, ids, z0 == 0, z1 == n_slices)
-        sizes.append(size[nodes])
-        votes.append(vote[nodes])
+    with Progress(n_slices, "slices", "components") as progress:
+        for z0 in range(0, n_slices, BLOCK):
+            z1, first = min(n_slices, z0 + BLOCK), min(z0, 1)
+            labels = read(z0 - first, min(n_slices, z1 + 1))
+            core = labels[first : first + z1 - z0]
+            ids = label_block(core)
+            size = np.bincount(ids.ravel())
+            size[0] = 0
+            vote = surrounding_votes(labels, ids, first, n_classes)
+            tables.append(replacement(size, vote, min_voxels))
+            tables[-1][0] = KEEP
+            nodes = faces.add(core, ids, z0 == 0, z1 == n_slices)
+            sizes.append(size[nodes])
+            votes.append(vote[nodes])
+            progress.update(z1 - z0)
 
     n_whole, whole = faces.united()
     if n_whole:

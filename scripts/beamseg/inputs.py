@@ -18,6 +18,7 @@ from .labels import (
     open_user_labels,
     suggest,
 )
+from .partial_volume import UnsharedVolume
 from .provenance import read_json
 from .slabs import SlabVolume
 from .volumes import TableVolume, Volume, cached, open_normalized
@@ -106,6 +107,8 @@ def training_labels(
         Grey levels of the scans.
     """
     source, pseudo = settings["label_source"], reference_pseudo_labels(files, volumes)
+    if half := settings["train"]["partial_volume_px"]:
+        pseudo = [None if given is None else UnsharedVolume(given, half) for given in pseudo]
     labels = [
         open_training_labels(source, settings["labels"], volume, own, path or None, n_classes, settings["seed"])
         for volume, own, path in zip(volumes, pseudo, paths, strict=True)

@@ -192,6 +192,16 @@ def _warped(warp: dict[str, Any]) -> str:
     return f" and random piecewise affine deformations (standard deviation at the nodes up to {share} of a crop)"
 
 
+def _unshared(train: dict[str, Any]) -> str:
+    if not train["partial_volume_px"]:
+        return ""
+    edge = 2 * train["partial_volume_px"] + 1
+    return (
+        f"; voxels of a cluster that lies in grey between two others, each on a tenth of the {edge} × {edge} pixels "
+        "around, were left out"
+    )
+
+
 def _training(settings: dict[str, Any], cite: Any) -> str:
     model, train = settings["model"], settings["train"]
     plain = model["name"].removesuffix("_noskip")
@@ -213,7 +223,7 @@ def _training(settings: dict[str, Any], cite: Any) -> str:
         f"Stage 2: a network ({kind}{cite(plain)}) was trained for {_length(train)} on batches "
         f"of {train['batch']} crops of {train['crop']} × {train['crop']} pixels from {stack}, with the loss "
         f"{loss}{cite(train['loss'])} and Adam{cite('adam')} (learning rate "
-        f"{train['lr']:g}), under rotations by 90° and flips{_warped(train['piecewise_affine'])}."
+        f"{train['lr']:g}), under rotations by 90° and flips{_warped(train['piecewise_affine'])}{_unshared(train)}."
     )
 
 

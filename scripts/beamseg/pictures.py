@@ -142,7 +142,7 @@ def views(
             picture = figures.grey_picture(levels, limits)
             if ids is not None:
                 picture = figures.overlay(picture, ids, colours, opacity)
-            figures.show(axes, picture, "", (tall / levels.shape[0], wide / levels.shape[1]), unit * (name == "xy"))
+            figures.show(axes, picture, "", (tall / levels.shape[0], wide / levels.shape[1]), unit * (name != "yz"))
         for axes, down, right in (
             (grid[0, 0], at[1], at[2]),
             (grid[1, 0], at[0], at[2]),
