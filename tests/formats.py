@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,40 @@ def write_mrc(path: Path, stored: np.ndarray, voxel_angstrom: float | Sequence[f
             file.voxel_size = voxel_angstrom
         for name, value in fields.items():
             file.header[name] = value
+    return path
+
+
+def write_dm4(path: Path, stored: np.ndarray, units: Sequence[str] = ("nm",) * 3, scale: float = 0.5) -> Path:
+    """An array (z, y, x) or (y, x) as Gatan's program leaves it: a thumbnail, then the image with its calibration."""
+    types = {"i2": (1, 2), "u2": (10, 4), "f4": (2, 6), "u1": (6, 8), "c8": (3, 6)}
+
+    def number(value: float, kind: int = 5) -> bytes:
+        return b"%%%%" + struct.pack(">QQ", 1, kind) + struct.pack("<f" if kind == 6 else "<I", value)
+
+    def array(content: bytes, count: int, kind: int) -> bytes:
+        return b"%%%%" + struct.pack(">QQQQ", 3, 20, kind, count) + content
+
+    def entry(name: str, value: Any) -> bytes:
+        body = group(value) if isinstance(value, list) else value
+        mark = 20 if isinstance(value, list) else 21
+        return struct.pack(">BH", mark, len(name)) + name.encode() + struct.pack(">Q", len(body)) + body
+
+    def group(entries: list[tuple[str, Any]]) -> bytes:
+        return struct.pack(">bbQ", 1, 0, len(entries)) + b"".join(entry(*pair) for pair in entries)
+
+    def image(voxels: np.ndarray, code: int, kind: int, sizes: Sequence[int], named: Sequence[str]) -> Any:
+        calibrated = [("Origin", number(0, 6)), ("Scale", number(scale, 6))]
+        axes = [("", [*calibrated, ("Units", array(u.encode("utf-16-le"), len(u), 4))]) for u in named]
+        dimensions = [("", number(n)) for n in sizes]
+        data = array(voxels.tobytes(), voxels.nbytes // {4: 2, 6: 4, 8: 1, 5: 4, 2: 2}[kind], kind)
+        content = [("Calibrations", [("Dimension", axes)]), ("Data", data), ("DataType", number(code))]
+        return ("", [("ImageData", [*content, ("Dimensions", dimensions)])])
+
+    code, kind = types[stored.dtype.str[1:]]
+    thumbnail = image(np.zeros((8, 8), np.uint32), 23, 5, (8, 8), ("", ""))
+    whole = image(stored, code, kind, stored.shape[::-1], units[: stored.ndim])
+    body = group([("ImageList", [thumbnail, whole])])
+    path.write_bytes(struct.pack(">IQI", 4, len(body), 1) + body)
     return path
 
 

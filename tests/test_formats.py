@@ -14,6 +14,7 @@ from beamseg.errors import InputError
 from beamseg.readers import Source, known_size, open_source
 from beamseg.readers.source import content_digest
 from formats import (
+    write_dm4,
     write_mhd,
     write_mrc,
     write_nhdr,
@@ -113,6 +114,37 @@ def test_mrc_modes(tmp_path: Path, volume: np.ndarray, fields: dict[str, Any]) -
     source = open_source(write_mrc(tmp_path / "a.mrc", volume[:, ::-1], 4.6))
     same(source, volume)
     np.testing.assert_allclose(source.voxel_size_um, [4.6e-4] * 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("volume", [FLOAT, SHORT, VOLUME.astype(np.int16), VOLUME.astype(np.uint8)])
+def test_dm4_series_of_every_type(tmp_path: Path, volume: np.ndarray) -> None:
+    source = open_source(write_dm4(tmp_path / "a.dm4", volume))
+    same(source, volume)
+    assert (source.format, source.voxel_size_um, known_size(source)[1]) == ("dm", [5e-4] * 3, [])
+
+
+def test_dm4_movies_single_images_and_names_without_a_suffix(tmp_path: Path) -> None:
+    movie = open_source(write_dm4(tmp_path / "a.dm4", SHORT, ("nm", "nm", "s")))
+    assert movie.voxel_size_um == [5e-4] * 3
+    assert "third dimension is given in 's'" in known_size(movie)[1][0]
+    image = open_source(write_dm4(tmp_path / "b", SHORT[3]))
+    same(image, SHORT[3:4])
+    reciprocal = open_source(write_dm4(tmp_path / "c.dm4", SHORT, ("1/nm",) * 3))
+    assert reciprocal.voxel_size_um is None
+
+
+def test_dm4_that_cannot_be_read(tmp_path: Path) -> None:
+    path = write_dm4(tmp_path / "a.dm4", SHORT)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"truncated|damaged DM file"):
+        open_source(path)
+    path.write_bytes(whole[:12] + (0).to_bytes(4, "big") + whole[16:])
+    with pytest.raises(InputError, match="big-endian"):
+        open_source(path)
+    write_dm4(path, SHORT.astype(np.complex64))
+    with pytest.raises(InputError, match="complex numbers"):
+        open_source(path)
 
 
 def test_mrc_bytes_of_imod_and_by_their_range(tmp_path: Path) -> None:

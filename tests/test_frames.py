@@ -33,6 +33,7 @@ from beamseg.provenance import write_json
 from beamseg.report_frames import report_frames
 from beamseg.segment_frames import without_bars
 from beamseg.simulate_frames import DEFECTS, make_frame, simulate_frames
+from formats import write_dm4
 
 BASEDIR = Path(__file__).parents[1]
 SETTINGS = defaults(yaml.safe_load((BASEDIR / "workflow" / "schemas" / "frames.yaml").read_text()))
@@ -263,3 +264,14 @@ def test_frames_of_a_user_need_masks(tmp_path):
     (tmp_path / "config" / "samples.tsv").write_text("sample\tpath\nm\tframes\n")
     with pytest.raises(InputError, match="labels"):
         load_runs(tmp_path, BASEDIR)
+
+
+def test_frames_of_an_electron_microscopes_own_files(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 9000, (2, 20, 30)).astype(np.uint16)
+    for name, image in zip(("f2", "f10"), images, strict=True):
+        write_dm4(tmp_path / f"{name}.dm4", image, ("nm", "nm"))
+    frames = open_frames(tmp_path)
+    assert (frames.names, frames.pixel_nm) == (["f2", "f10"], 0.5)
+    np.testing.assert_array_equal(frames.read("f10"), images[1])
+    movie = open_frames(write_dm4(tmp_path / "movie.dm4", images, ("nm", "nm", "s")))
+    assert (movie.names, movie.pixel_nm) == (["000000", "000001"], 0.5)

@@ -17,11 +17,11 @@ from scipy import ndimage
 from .crops import keyed_rng
 from .errors import InputError
 from .losses import UNLABELLED
-from .readers import open_source
+from .readers import dm, open_source
 from .readers.numbering import natural_key
 from .readers.tiff_pages import open_tiff, voxel_size
 
-SUFFIXES = (".png", ".tif", ".tiff")
+SUFFIXES = (".png", ".tif", ".tiff", *dm.SUFFIXES)
 PARTS = ("train", "validation", "test")
 CLIP = (0.5, 99.5)
 SATURATED = 0.2
@@ -39,7 +39,7 @@ class Frames:
 
 
 def open_frames(path: str | Path, dataset: str | None = None) -> Frames:
-    """Open a folder of PNG or TIFF frames (name: the file's without suffix), or a movie (name: the frame's number).
+    """Open a folder of PNG, TIFF, DM3 or DM4 frames (named as the file without suffix), or a movie (by number).
 
     Raises
     ------
@@ -70,12 +70,14 @@ def named_files(folder: Path) -> dict[str, Path]:
             raise InputError(folder, twice, "a name given once", "remove one of them")
         files[file.stem] = file
     if not files:
-        raise InputError(folder, "no PNG or TIFF file", "one image per frame", "correct the path")
+        raise InputError(folder, "no PNG, TIFF, DM3 or DM4 file", "one image per frame", "correct the path")
     return files
 
 
 def read_image(file: Path) -> np.ndarray:
     """One image (y, x); colours are averaged."""
+    if file.suffix.lower() in dm.SUFFIXES:
+        return open_source(file).read(0, 1)[0]
     try:
         png = file.suffix.lower() == ".png"
         image = imagecodecs.png_decode(file.read_bytes()) if png else tifffile.imread(file)
@@ -90,7 +92,10 @@ def read_image(file: Path) -> np.ndarray:
 
 
 def pixel_of(file: Path) -> float | None:
-    """Pixel size in nm that a TIFF gives."""
+    """Pixel size in nm that a TIFF or DM file gives."""
+    if file.suffix.lower() in dm.SUFFIXES:
+        size = open_source(file).voxel_size_um
+        return None if size is None else 1e3 * size[1]
     with open_tiff(file) as tiff:
         size, _ = voxel_size(tiff)
     return None if size is None else 1e3 * size[1]

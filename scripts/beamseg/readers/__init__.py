@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from . import hdf5, metaimage, mrc, npy, nrrd, ome_zarr, png_stack, tiff_pages, tiff_stack, vol_info
+from . import dm, hdf5, metaimage, mrc, npy, nrrd, ome_zarr, png_stack, tiff_pages, tiff_stack, vol_info
 from .colours import Labels, open_labels
 from .source import ReadOptions, Source, known_size, oriented
 
@@ -17,13 +17,14 @@ FORMATS = {
     "npy": npy,
     "nrrd": nrrd,
     "mrc": mrc,
+    "dm": dm,
     "metaimage": metaimage,
     "vol_info": vol_info,
     "ome_zarr": ome_zarr,
     "png_stack": png_stack,
     "tiff_stack": tiff_stack,
 }
-KNOWN = "HDF5, TIFF, MRC, OME-Zarr, npy, NRRD, MetaImage, PyHST's .vol with .vol.info, or a folder of slices"
+KNOWN = "HDF5, TIFF, MRC, DM3, DM4, OME-Zarr, npy, NRRD, MetaImage, PyHST's .vol with .vol.info, or a folder of slices"
 
 __all__ = ["FORMATS", "Labels", "Source", "how_to_read", "known_size", "open_labels", "open_source"]
 
