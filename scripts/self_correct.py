@@ -3,9 +3,9 @@
 from beamseg.distributed import run_on
 from beamseg.inputs import many, reference_volumes
 from beamseg.job import job
-from beamseg.labels import open_training_labels
 from beamseg.provenance import identity, read_json
 from beamseg.self_correct import self_correct
+from beamseg.training_labels import open_training_labels
 
 if __name__ == "__main__":
     run_on(snakemake.resources.get("gpu", 0))

@@ -15,10 +15,10 @@ import training_case as case
 from beamseg import contrastive
 from beamseg.crops import Crops, painted_places
 from beamseg.errors import InputError
-from beamseg.labels import suggest
 from beamseg.losses import SUGGESTED, cross_entropy, with_suggestions
 from beamseg.models import build_model, load_weights
 from beamseg.train_contrastive import train_contrastive
+from beamseg.training_labels import suggest
 from beamseg.volumes import ArrayVolume
 
 X, Y, D = [1.0, 0.0], [0.0, 2.0], [3.0, 3.0]

@@ -11,7 +11,8 @@ import pytest
 import tifffile
 
 from beamseg.errors import InputError
-from beamseg.labels import check_painted, described, open_slices, open_training_labels, open_truth, open_user_labels
+from beamseg.labels import open_slices, open_truth, open_user_labels
+from beamseg.training_labels import check_painted, described, open_training_labels
 from beamseg.volumes import ArrayVolume, TableVolume
 from formats import write_mrc, write_ome_zarr, write_png_stack, write_stack
 

@@ -17,11 +17,11 @@ from .forecast import cores, network_rates, rates_key, scan_rates, stage_seconds
 from .frames import open_frames, paired, split
 from .ingest import field_of_view, refuse_thin
 from .inputs import user_labels, user_truth
-from .labels import check_painted
 from .normalize import worth_materializing
 from .readers import how_to_read, known_size, open_source
 from .runs import Runs, corrections, is_assigned, is_images
 from .summary import text_table
+from .training_labels import check_painted
 
 PHANTOM_RATES = {"histogram": 3e-8, "normalize": 2e-8}  # seconds per voxel; it is not there yet to be timed
 COLUMNS = (

@@ -9,18 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .labels import (
-    SliceLabels,
-    check_painted,
-    described,
-    open_training_labels,
-    open_truth,
-    open_user_labels,
-    suggest,
-)
+from .labels import SliceLabels, open_truth, open_user_labels
 from .partial_volume import UnsharedVolume
 from .provenance import read_json
 from .slabs import SlabVolume
+from .training_labels import check_painted, described, open_training_labels, suggest
 from .volumes import TableVolume, Volume, cached, open_normalized
 
 
