@@ -138,14 +138,9 @@ def test_near_its_time_limit_a_training_saves_its_state_and_goes_on(
     cluster: Cluster, done: Workflow, copied: OnSlurm
 ) -> None:
     """What Slurm sends two minutes before the limit reaches the script: the step's processes get SIGTERM."""
-    config = {**copied.config, "train": {**copied.config["train"], "checkpoint_s": 3600}}
-    copied.write(config)
-    remove(copied, ["train"])
-    begin, snakemake = time.monotonic(), start(copied, STAGES["train"][0][0])
-    record, log = record_of("train", copied), copied.folder / "logs/groups/a/train.log"
-    wait_until(lambda: log.exists() and "train:" in log.read_text() and record.exists(), "the training begins", 400)
-    entry = read_json(record)
-    os.kill(entry["pid"], signal.SIGSTOP)
+    begin = time.monotonic()
+    snakemake, entry = interrupted("train", copied)
+    (copied.folder / GROUP / ".stage2.resume.pt").unlink()
     # Whole minutes from the start of the job; between two and three are left.
     limit = math.ceil((time.monotonic() - begin) / 60) + 2
     subprocess.run(["scontrol", "update", f"JobId={entry['slurm_job']}", f"TimeLimit={limit}"], check=True)
@@ -156,6 +151,7 @@ def test_near_its_time_limit_a_training_saves_its_state_and_goes_on(
     wait_until(lambda: not alive(entry), "the job ends", 60)
     assert cluster.jobs(copied.folder)[entry["slurm_job"]]["JobState"] != "TIMEOUT"
     assert (copied.folder / GROUP / ".stage2.resume.pt").exists()
+    assert not (copied.folder / STAGES["train"][0][0]).exists()
     assert snakemake.wait(400) == 0, output_of(copied)
     assert (copied.folder / STAGES["train"][0][0]).read_bytes() == (done.folder / STAGES["train"][0][0]).read_bytes()
 
