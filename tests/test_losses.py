@@ -23,7 +23,6 @@ from beamseg.losses import (
     loss_named,
     soft_bootstrapping,
     symmetric_cross_entropy,
-    with_rare_classes,
 )
 
 SCHEMAS = Path(__file__).parents[1] / "workflow" / "schemas"
@@ -79,16 +78,6 @@ def test_losses_by_hand(loss, options, first, second) -> None:  # type: ignore[n
         mask = torch.tensor([[[pixel == 0, pixel == 1]]])
         found, count = loss(logits, target, mask, **options)
         assert (count, found.item()) == (1, pytest.approx(wanted, rel=1e-5))
-
-
-def test_a_rare_class_weighs_more_and_counts_as_often() -> None:
-    logits, target = two_pixels()
-    first, second = math.log(4 / 3), LOG2
-    found, count = with_rare_classes(logits, target, loss_of=cross_entropy, weights={1: 3.0, 2: 9.0})
-    assert (count, found.item()) == (2, pytest.approx(first + 3 * second, rel=1e-5))
-    mask = torch.tensor([[[True, False]]])
-    found, count = with_rare_classes(logits, target, mask, loss_of=cross_entropy, weights={1: 3.0})
-    assert (count, found.item()) == (1, pytest.approx(first, rel=1e-5))
 
 
 def test_hard_bootstrapping_where_the_network_disagrees() -> None:

@@ -18,7 +18,7 @@ import training_case as case
 from beamseg.device import choose
 from beamseg.models import load_weights
 from beamseg.provenance import read_json
-from beamseg.self_correct import MOST, Confidence, anchored, follow, judge, rare_weights
+from beamseg.self_correct import Confidence, anchored, follow, judge
 from beamseg.volumes import ArrayVolume
 from beamseg.watch import Watch, local_spread, mean_iou, within_margin
 
@@ -83,11 +83,6 @@ def test_an_anchor_of_one_learns_from_stage_2_alone(stage2: Path, tmp_path: Path
 
     assert student_curve("a", 1.0, 0.0) == student_curve("b", 1.0, 0.9)
     assert student_curve("c", 0.0, 0.0) != student_curve("d", 0.0, 0.9)
-
-
-def test_a_rare_class_weighs_as_if_it_had_the_share() -> None:
-    assert rare_weights([0.879, 0.1, 0.02, 0.001, 0.0], 0.03) == {2: 1.5, 3: MOST}
-    assert rare_weights([0.999, 0.001], 0) == {}
 
 
 def test_the_teacher_follows_by_equation_10() -> None:

@@ -6,7 +6,7 @@ unlabelled, and an optional mask bool (n, y, x), False where a pixel is left out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -38,22 +38,6 @@ def with_suggestions(
     weak = (target >= SUGGESTED) & (target != UNLABELLED)
     suggested, pixels = loss_of(logits, torch.where(weak, target - SUGGESTED, UNLABELLED).to(target.dtype))
     return total + weight * count * suggested / pixels.clamp(min=1), count
-
-
-def with_rare_classes(
-    logits: torch.Tensor,
-    target: torch.Tensor,
-    mask: torch.Tensor | None = None,
-    *,
-    loss_of: Loss,
-    weights: Mapping[int, float],
-) -> Result:
-    """A loss in which the pixels of some classes weigh more, as a sum and the plain number of pixels."""
-    total, count = loss_of(logits, target, mask)
-    for label, weight in weights.items():
-        of_class, _ = loss_of(logits, target, labelled(target, mask) & (target == label))
-        total = total + (weight - 1) * of_class
-    return total, count
 
 
 def labelled(target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

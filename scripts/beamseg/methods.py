@@ -234,9 +234,6 @@ def _correction(bundle: dict[str, Any], settings: dict[str, Any], cite: Any) -> 
         parts.append(f"whose predictions are drawn towards stage 2's with weight {section['anchor']:g}")
     if settings["label_source"] != "clusters":
         parts.append(f"and {_percent(section['labelled_share'], 0)} of each batch are of labelled slices")
-    if section["rare"]:
-        share = _percent(section["rare"], 0)
-        parts.append(f"classes of less than {share} of the pixels weigh as if they had that share")
     outcome = (
         "Its result was used"
         if bundle["stage"] == "stage3"

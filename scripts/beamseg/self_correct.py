@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from .checkpoint import Resume
 from .crops import Crops, labelled_slices, painted_places
 from .device import Compute, Pieces, choose
 from .distributed import Ranks, join
-from .losses import UNLABELLED, loss_named, with_rare_classes
+from .losses import UNLABELLED, loss_named
 from .models import load_weights, save_weights
 from .progress import Progress
 from .provenance import file_digest, write_json
@@ -28,8 +27,6 @@ from .watch import Watch, within_margin
 BINS = 256
 MEMORY = 0.95
 """Decay per step of the running confidence histograms and of the running mean prediction: about 20 steps."""
-MOST = 20.0
-"""The highest weight of a rare class."""
 
 
 class Confidence:
@@ -92,15 +89,6 @@ def anchored(teacher: torch.Tensor, stage2: torch.Tensor, weight: float) -> torc
     edges a little with each strong view, feeds that back, and thickens what is thin. Not in the paper.
     """
     return torch.lerp(teacher.float().log_softmax(1), stage2.float().log_softmax(1), weight).softmax(1)
-
-
-def rare_weights(rates: Sequence[float], rare: float) -> dict[int, float]:
-    """Weight of each class that has some of the pixels, but less than a share `rare` of them: as if it had that share.
-
-    No weight is above `MOST`. A strong view hides what is thin; with a few pixels in a thousand, a student who no
-    longer calls it by its name loses nothing, and the teacher forgets it too.
-    """
-    return {label: min(MOST, rare / rate) for label, rate in enumerate(rates) if 0 < rate < rare}
 
 
 @torch.no_grad()
@@ -176,13 +164,11 @@ def self_correct(
         volumes, labels, *place, labelled=labelled, labelled_share=settings["labelled_share"], anchors=anchors
     )
     steps = n_steps(settings, crops.epoch_slices)
-    watch = Watch.of(teacher, crops.volumes, meta, settings, seed, compute)
-    if heavier := rare_weights(watch.start["rates"], settings["rare"]):
-        loss_of = partial(with_rare_classes, loss_of=loss_of, weights=heavier)
     learner = Learner(
         student, loss_of, crops.batch, lr=settings["lr"], steps=steps, seed=seed, compute=compute, ranks=ranks
     )
     pieces = Pieces(crops.batch)
+    watch = Watch.of(teacher, crops.volumes, meta, settings, seed, compute)
     confidence = Confidence(watch.mean_probability(teacher), settings["confidence"], ranks)
     names = ["loss", "kept", *(f"rate_{c}" for c in range(n_classes))]
     record = Curves(names, settings["log_every"], steps, compute.device)
