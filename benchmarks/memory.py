@@ -80,7 +80,7 @@ def run_normalize(folder: Path, shape: tuple[int, int, int], correct: dict[str, 
     """Stage normalize, with the grey range given."""
     scan, _ = sparse_scan(folder, shape, correct)
     write_json(folder / "plan.json", {"range": [-3.0, 3.0], "bits": 16})
-    settings = {"materialize": "always", "scratch_mb": None, "mem_budget_mb": 4000}
+    settings = {"materialize": "always", "scratch_mb": float("inf"), "mem_budget_mb": 4000}
     normalize(folder / "n" / "1-of-1.json", scan, folder / "plan.json", settings, "1-of-1", "benchmark", threads=2)
 
 

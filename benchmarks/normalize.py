@@ -25,7 +25,7 @@ from beamseg.normalize import normalize
 from beamseg.provenance import write_json
 
 TILE = 32  # slices of noise, repeated
-SETTINGS = {"materialize": "always", "scratch_mb": None, "mem_budget_mb": 4000}
+SETTINGS = {"materialize": "always", "scratch_mb": float("inf"), "mem_budget_mb": 4000}
 
 
 def make(folder: Path, n_slices: int, edge: int, compressed: bool) -> None:

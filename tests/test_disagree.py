@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from beamseg.cli import main
 from beamseg.config import load_runs
-from beamseg.disagree import check, count_votes, replicates, spread
+from beamseg.disagree import check, count_votes, limits, replicates, spread
 from beamseg.errors import InputError
 from beamseg.provenance import read_json, write_json
 from beamseg.runs import Runs
@@ -39,6 +40,21 @@ def test_spread_by_hand() -> None:
     found = spread([1.0, 2.0, 3.0])
     assert (found["mean"], found["standard_deviation"], found["lowest"], found["highest"]) == (2.0, 1.0, 1.0, 3.0)
     assert found["interval"] == pytest.approx([2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5])
+    assert spread([0.0, 0.1, 0.9], 0, 1)["interval"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "wanted"),
+    [
+        ("iou.crack", (0, 1)),
+        ("quantities.a.volume.fraction", (0, 1)),
+        ("quantities.a.connectivity.spanning_fraction.z", (0, 1)),
+        ("quantities.a.surface.area", (0, math.inf)),
+        ("quantities.a.connectivity.euler", (-math.inf, math.inf)),
+    ],
+)
+def test_an_interval_ends_where_its_quantity_does(quantity: str, wanted: tuple[float, float]) -> None:
+    assert limits(quantity) == wanted
 
 
 def test_which_runs_are_replicates(tmp_path: Path) -> None:
@@ -107,7 +123,7 @@ def test_the_command_writes_map_and_intervals(tmp_path: Path, capsys: pytest.Cap
     assert found["agreement"]["unanimous"] == pytest.approx(1 - 5 / inside)
     assert found["agreement"]["votes"] == pytest.approx(1 - 5 / inside / 3)
     assert found["agreement"]["pairs"] == pytest.approx(1 - 2 * 5 / inside / 3)
-    assert found["reported"]["fraction.cluster 0"] == spread([0.5, 0.6, 0.7])
+    assert found["reported"]["fraction.cluster 0"] == spread([0.5, 0.6, 0.7], 0, 1)
     assert found["reported"]["accuracy"]["standard_deviation"] == pytest.approx(0)
     assert found["notes"][1] == "not reported by every run, and left out: quantities.cluster 0.volume.value"
     part = tmp_path / "results" / "a" / "disagree" / "1-of-1.json"

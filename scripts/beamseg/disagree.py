@@ -89,8 +89,19 @@ def count_votes(labels: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndar
     return winner, votes
 
 
-def spread(values: list[float]) -> dict[str, Any]:
-    """Mean, sample standard deviation, extremes and the 95 % t-interval of the mean, of two values or more."""
+def limits(quantity: str) -> tuple[float, float]:
+    """What a reported number can be: shares and scores 0 … 1, an Euler number anything, all others 0 or more."""
+    if quantity.endswith(".euler"):
+        return -math.inf, math.inf
+    is_share = not quantity.startswith("quantities") or "fraction" in quantity.split(".", 2)[-1]
+    return 0.0, 1.0 if is_share else math.inf
+
+
+def spread(values: list[float], least: float = -math.inf, most: float = math.inf) -> dict[str, Any]:
+    """Mean, sample standard deviation, extremes and the 95 % t-interval of the mean, of two values or more.
+
+    The interval ends where the quantity does, at `least` and `most`.
+    """
     n = len(values)
     mean = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
@@ -101,7 +112,7 @@ def spread(values: list[float]) -> dict[str, Any]:
         "standard_deviation": deviation,
         "lowest": min(values),
         "highest": max(values),
-        "interval": [mean - half, mean + half],
+        "interval": [max(least, mean - half), min(most, mean + half)],
     }
 
 
@@ -216,7 +227,7 @@ def compare_runs(done: list[Finished], seeds: list[int]) -> dict[str, Any]:
     agreement = vote_map([run.product for run in done], first.names, folder / "1-of-1.json", task)
     numbers = [reported(run) for run in done]
     shared = [key for key in numbers[0] if all(key in other for other in numbers)]
-    found_over_seeds = {key: spread([found[key] for found in numbers]) for key in shared}
+    found_over_seeds = {key: spread([found[key] for found in numbers], *limits(key)) for key in shared}
     result = {
         "runs": [
             {"sample": run.run.name, "seed": seed, "product": run.metrics["product"]["stage"]}
