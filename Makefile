@@ -2,6 +2,7 @@
 # make test: the tests.   make test-slurm: those on a Slurm of their own.
 VENV ?= .venv
 TORCH ?= auto
+SLURM_TESTS ?= slurm
 BIN := $(abspath $(VENV))/bin
 SNAKEMAKE := $(BIN)/snakemake --snakefile $(CURDIR)/Snakefile --workflow-profile $(CURDIR)/workflow/profiles/default
 
@@ -31,11 +32,12 @@ test-all: setup lint docs .venv-ome-zarr/.ready
 	.venv-ome-zarr/bin/python -m pip --disable-pip-version-check -q install -r tests/ome_zarr.lock
 	@touch $@
 
-# As root, on Debian or Ubuntu: installs Slurm, which the tests start and stop themselves.
+# As root, on Debian or Ubuntu: installs Slurm, which the tests start and stop themselves; where they cannot, they skip.
 test-slurm: setup
 	test -x /usr/sbin/slurmctld || (apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge)
-	$(BIN)/python -m pytest -q -m slurm
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge) || \
+	  echo "Slurm cannot be installed here"
+	$(BIN)/python -m pytest -q -m "$(SLURM_TESTS)" -rs tests/slurm
 
 lint: setup
 	$(BIN)/ruff check .
