@@ -126,20 +126,7 @@ def normalize(
                 "start the same command again once the others are released, or raise disk_mb",
             )
         if needed > left or not worth_materializing(source, settings, bool(scan.get("correction"))):
-            index, count = parse_part(part)
-            for z0, _ in slab_borders(source.shape[0], scan["slab_depth"])[index::count]:
-                (Path(manifest).parent / f"slab_{z0:06d}.h5").unlink(missing_ok=True)
-            empty = {
-                "stage": "normalize",
-                "identity": identity,
-                "shape": list(source.shape),
-                "part": part,
-                "arrays": {name: np.dtype(dtype).name for name, dtype in dtypes.items()},
-                "slabs": [],
-                "released": True,
-            }
-            write_json(manifest, empty)
-            return empty
+            return without_cache(Path(manifest), source.shape, scan["slab_depth"], part, identity, dtypes)
         reads = task_borders(source)
 
         def fill(z0: int, z1: int, writer: SlabWriter) -> None:
@@ -161,6 +148,26 @@ def normalize(
             fill=fill,
             part=part,
         )
+
+
+def without_cache(
+    manifest: Path, shape: tuple[int, int, int], depth: int, part: str, identity: str, dtypes: dict[str, np.dtype]
+) -> dict[str, Any]:
+    """Delete what slabs there are of a part, and write a manifest that sends readers to the source."""
+    index, count = parse_part(part)
+    for z0, _ in slab_borders(shape[0], depth)[index::count]:
+        (manifest.parent / f"slab_{z0:06d}.h5").unlink(missing_ok=True)
+    content = {
+        "stage": "normalize",
+        "identity": identity,
+        "shape": list(shape),
+        "part": part,
+        "arrays": {name: np.dtype(dtype).name for name, dtype in dtypes.items()},
+        "slabs": [],
+        "released": True,
+    }
+    write_json(manifest, content)
+    return content
 
 
 def levels(source: Source, entry: dict[str, Any], z0: int, z1: int) -> np.ndarray:
