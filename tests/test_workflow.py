@@ -104,6 +104,25 @@ def test_edited_classes_run_evaluation_report_and_export_alone(finished):
     assert [row["name"] for row in table] == ["cluster 0", "solid", "cluster 3"]
 
 
+def test_an_upgrade_recomputes_nothing_where_code_is_frozen_and_says_what_is_stale(finished, tmp_path):
+    class Upgraded(Workflow):
+        snakefile = tmp_path / "upgraded" / "Snakefile"
+
+    for name in ("Snakefile", "workflow", "scripts", "config", "envs"):
+        copy_of = shutil.copytree if (BASEDIR / name).is_dir() else shutil.copy
+        (tmp_path / "upgraded").mkdir(exist_ok=True)
+        copy_of(BASEDIR / name, tmp_path / "upgraded" / name)
+    with open(tmp_path / "upgraded" / "scripts" / "beamseg" / "segment.py", "a") as file:
+        file.write("\n\nNEW = 1\n")
+    upgraded = Upgraded(finished.folder)
+    assert "segment" in upgraded.rules("-n")
+    upgraded.write(edited(code="frozen", export={"formats": ["mrc"]}))
+    output = upgraded.run()
+    assert jobs_of(output) == ["export", "record"]
+    assert "kept although the code has changed since (code: frozen):" in output
+    assert output.count("a: segment (changed: beamseg/segment.py)") == 2  # for each network
+
+
 def test_quantities_formats_and_the_archive_on_request(finished):
     measured = {"measure": ["volume", "surface", "components", "connectivity", "thickness"]}
     finished.write(edited(quantities=measured, export={"formats": ["nexus", "ply"]}))

@@ -28,6 +28,7 @@ TINY: dict[str, Any] = {
 class Workflow:
     """A working directory with a configuration, and `snakemake` run in it."""
 
+    snakefile = BASEDIR / "Snakefile"
     options: tuple[str, ...] = ("--cores", "2", "--workflow-profile", str(PROFILES / "default"))
 
     def __init__(self, folder: Path, config: dict[str, Any] | None = None, table: str = "sample\tpath\na\tphantom\n"):
@@ -44,7 +45,7 @@ class Workflow:
     def command(self, *arguments: str) -> list[str]:
         """The command line of a run."""
         return [
-            *(sys.executable, "-m", "snakemake", "--snakefile", str(BASEDIR / "Snakefile")),
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(self.snakefile)),
             *("--directory", str(self.folder), *self.options, *arguments),
         ]
 
