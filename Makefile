@@ -19,16 +19,16 @@ demo: setup
 	$(SNAKEMAKE) --directory demo --cores 1 --quiet all --report results/report.html
 	@echo "workflow report: demo/results/report.html"
 
-test: setup lint docs .venv-ome-zarr/.ready
+test: setup lint docs $(VENV)/ome-zarr/.ready
 	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm" -q
 
-test-all: setup lint docs .venv-ome-zarr/.ready
+test-all: setup lint docs $(VENV)/ome-zarr/.ready
 	$(BIN)/python -m pytest -q
 
 # A reader whose pydantic is older than Snakemake's.
-.venv-ome-zarr/.ready: tests/ome_zarr.lock | setup
-	$(BIN)/python -m venv .venv-ome-zarr
-	.venv-ome-zarr/bin/python -m pip --disable-pip-version-check -q install -r tests/ome_zarr.lock
+$(VENV)/ome-zarr/.ready: tests/ome_zarr.lock | setup
+	$(BIN)/python -m venv $(VENV)/ome-zarr
+	$(VENV)/ome-zarr/bin/python -m pip --disable-pip-version-check -q install -r tests/ome_zarr.lock
 	@touch $@
 
 # As root, on Debian or Ubuntu: installs Slurm, which the tests start and stop themselves; where they cannot, they skip.

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from beamseg.volumes import ArrayVolume
 
 TABLE = class_table(3, {"grains": {"clusters": [1], "colour": "#112233"}})
 SIZE = (2.0, 0.5, 0.25)
-OME_ZARR = Path(__file__).parents[1] / ".venv-ome-zarr" / "bin" / "python"
+OME_ZARR = Path(sys.prefix) / "ome-zarr" / "bin" / "python"
 VOLUMES = ("tiff", "bigtiff", "nexus", "nexus_virtual", "mrc", "ome_zarr")
 
 
