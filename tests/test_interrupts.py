@@ -112,8 +112,10 @@ def contents(workflow: Workflow) -> dict[str, str]:
 
 
 def leftovers(workflow: Workflow) -> list[str]:
-    """Temporary files and resume states."""
-    return [path.name for pattern in (".*.tmp", ".*.resume.pt") for path in workflow.folder.rglob(pattern)]
+    """Temporary files, resume states and room reserved for a cache."""
+    return [
+        path.name for pattern in (".*.tmp", ".*.resume.pt", "*.reserved") for path in workflow.folder.rglob(pattern)
+    ]
 
 
 def record_of(stage: str, workflow: Workflow) -> Path:
