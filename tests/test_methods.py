@@ -103,3 +103,9 @@ def test_painted_pixels_are_described_as_such(tmp_path: Path) -> None:
     assert "3. Li, C. et al. Toward few pixel annotations" in text
     assert "label smoothing" not in text.split("## Parameters")[0]
     assert "Self-Correcting" not in text
+
+
+def test_voxels_left_out_of_the_training_are_said(tmp_path: Path) -> None:
+    words = "voxels of a cluster that lies in grey between two others, each on a tenth of the 5 × 5 pixels around"
+    assert words not in page(tmp_path)
+    assert words in page(tmp_path, train={"partial_volume_px": 2})

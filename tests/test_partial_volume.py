@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from beamseg.inputs import training_labels
 from beamseg.partial_volume import UnsharedVolume, is_shared
 from beamseg.volumes import ArrayVolume
 
@@ -56,3 +60,19 @@ def test_windows_join_to_the_whole(half: int) -> None:
     ]
     found = np.concatenate([np.concatenate(parts[4 * z : 4 * z + 4], axis=1) for z in range(3)])
     np.testing.assert_array_equal(found, whole)
+
+
+@pytest.mark.parametrize(("half", "left_out"), [(0, 0), (2, 12)])
+def test_stage_2_trains_without_them_if_asked(tmp_path: Path, half: int, left_out: int) -> None:
+    grey = np.full((1, 12, 24), 30, np.uint16)
+    grey[..., :8], grey[..., 8], grey[..., 16] = 10, 20, 20  # a border, and a crack
+    table = np.full(65536, 255, np.uint8)
+    table[[10, 20, 30]] = 0, 1, 2
+    np.save(tmp_path / "table.npy", table)
+    files = SimpleNamespace(table=str(tmp_path / "table.npy"), assigned=[])
+    train = {"partial_volume_px": half, "prior": 0}
+    settings = {"label_source": "clusters", "labels": {}, "train": train, "seed": 0}
+    (labels,) = training_labels(files, settings, [""], [ArrayVolume(grey)], 3)
+    found = labels.read(0, 1)[0]
+    assert (found == 255).sum() == left_out
+    assert (found[:, 16] == 1).all()

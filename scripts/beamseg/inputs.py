@@ -101,7 +101,7 @@ def training_labels(
     """
     source, pseudo = settings["label_source"], reference_pseudo_labels(files, volumes)
     if half := settings["train"]["partial_volume_px"]:
-        pseudo = [None if given is None else UnsharedVolume(given, half) for given in pseudo]
+        pseudo = [UnsharedVolume(given, half) for given in pseudo]
     labels = [
         open_training_labels(source, settings["labels"], volume, own, path or None, n_classes, settings["seed"])
         for volume, own, path in zip(volumes, pseudo, paths, strict=True)
