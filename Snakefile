@@ -3,6 +3,8 @@
 The configuration is config/config.yaml of the working directory, else the one beside this file.
 """
 
+import signal
+
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -54,6 +56,10 @@ rule all:
     default_target: True
     input:
         final_outputs(),
+
+
+onstart:
+    signal.signal(signal.SIGTERM, end_with_jobs)
 
 
 onsuccess:

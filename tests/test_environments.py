@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 BASEDIR = Path(__file__).resolve().parents[1]
-SCHEDULER = {"snakemake", "snakemake-executor-plugin-slurm", "pygments"}
+SCHEDULER = {"snakemake", "snakemake-executor-plugin-slurm", "pygments", "psutil"}
 """What starts the jobs and has no place in their environment."""
 
 

@@ -201,22 +201,20 @@ def beamseg(workflow: Workflow, *arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "number"), [("train", "SIGKILL"), ("train", "SIGTERM"), ("ingest", "SIGKILL")])
-def test_a_killed_snakemake_is_recovered_from(stage, number, done, copied):
+@pytest.mark.parametrize("stage", ["train", "ingest"])
+def test_a_killed_snakemake_is_recovered_from(stage, done, copied):
     remove(copied, [stage, "report"] if stage == "ingest" else list(STAGES)[list(STAGES).index(stage) :])
     snakemake = start(copied)
     entry = wait_for(stage, copied, snakemake)
     os.kill(entry["pid"], signal.SIGSTOP)  # so that it is still there for what follows
-    snakemake.send_signal(getattr(signal, number))
-    if number == "SIGKILL":
-        snakemake.wait(10)
+    snakemake.kill()
+    snakemake.wait(10)
 
     # Without recovery: Snakemake refuses, and after an unlock by hand the second job does.
     assert "Directory cannot be locked" in copied.run(fails=True)
-    if number == "SIGKILL":
-        copied.run("--unlock")
-        assert "left by an earlier Snakemake, is still at this" in copied.run(fails=True)
-        assert alive(entry)
+    copied.run("--unlock")
+    assert "left by an earlier Snakemake, is still at this" in copied.run(fails=True)
+    assert alive(entry)
 
     recovered = beamseg(copied, "recover")
     assert recovered.returncode == 0, recovered.stdout + recovered.stderr
@@ -231,12 +229,16 @@ def test_a_killed_snakemake_is_recovered_from(stage, number, done, copied):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_the_training_and_says_so(done, copied):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_save_the_training_and_say_so(number, done, copied):
     remove(copied, ["train"])
     target = STAGES["train"][0][0]
     snakemake = start(copied, target)
     entry = wait_for("train", copied, snakemake)
-    os.killpg(snakemake.pid, signal.SIGINT)
+    if number == signal.SIGINT:
+        os.killpg(snakemake.pid, number)  # a terminal tells the whole group
+    else:
+        snakemake.send_signal(number)
     assert snakemake.wait(60) != 0
     assert (copied.folder / GROUP / ".stage2.resume.pt").exists()
     assert not alive(entry)

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from .job import alive, start_of
 from .summary import records
 
@@ -23,9 +25,8 @@ SLURM_GRACE_S = 120.0
 def recover(workdir: Path, basedir: Path) -> int:
     """End what still runs here or on Slurm, and unlock; the same command then goes on.
 
-    A Snakemake that is still there (one that got SIGTERM waits for its jobs) is told to start no further job. Jobs get
-    SIGTERM, on which trainings save their state, and SIGKILL after 20 s. While a job on another host may still write,
-    nothing is unlocked.
+    A Snakemake that is still there is told to end with its jobs. Jobs get SIGTERM, on which trainings save their
+    state, and SIGKILL after 20 s. While a job on another host may still write, nothing is unlocked.
 
     Returns
     -------
@@ -58,6 +59,22 @@ def recover(workdir: Path, basedir: Path) -> int:
     if done.returncode == 0:
         print("unlocked; start the same snakemake command again")
     return int(done.returncode != 0)
+
+
+def end_with_jobs(*_: object) -> None:
+    """Handler of Snakemake's SIGTERM: its jobs get it too, and trainings save their state; then all is as on Ctrl-C.
+
+    By itself Snakemake would wait for its jobs, which for a training may be hours.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Always; on it Snakemake ends, and cancels what it has on a cluster.
+    """
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    raise KeyboardInterrupt
 
 
 def processes_in(workdir: Path) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:

@@ -21,6 +21,7 @@ from beamseg.footprint import peak_mb
 from beamseg.normalize import SCRATCH_MB
 from beamseg.provenance import read_json
 from beamseg.slabs import stored_bytes
+from beamseg.recover import end_with_jobs
 from beamseg.record import described_scans, effective
 from beamseg.summary import conclude_runs, recorded_code
 from beamseg.summary import stages_of as run_stages
