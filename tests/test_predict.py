@@ -14,7 +14,7 @@ from torch import nn
 from beamseg.device import Compute
 from beamseg.models import build_model, save_weights
 from beamseg.predict import gaussian_weight, predict_slices, tile_starts
-from beamseg.segment import segment
+from beamseg.segment import STEPS, rounded_confidence, segment
 from beamseg.slabs import SlabVolume
 from beamseg.volumes import ArrayVolume
 
@@ -95,6 +95,16 @@ def test_any_slab_depth_and_part_gives_the_same_bits(tmp_path: Path) -> None:
     assert np.array_equal(found[0][0] == 255, grey == 0)
     for other in found[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_the_stored_confidence_is_close_where_the_network_is_sure() -> None:
+    stored = rounded_confidence()
+    assert len(np.unique(stored)) == STEPS  # of STEPS + 1 the two nearest to 1 are one byte
+    assert (stored[0], stored[255]) == (0, 255)
+    assert (np.diff(stored.astype(int)) >= 0).all()
+    # Half a step of 1 / 24 at √(1 − p) = d, and the rounding to bytes.
+    doubt = np.sqrt(1 - np.arange(256) / 255)
+    assert (np.abs(stored - np.arange(256.0)) <= 255 * (doubt / STEPS + 1 / (2 * STEPS) ** 2) + 0.5).all()
 
 
 class Blur(nn.Module):

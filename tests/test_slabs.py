@@ -214,4 +214,4 @@ def test_where_locks_are_refused_slabs_are_read_all_the_same(tmp_path, array):
 
 def test_forecast_of_bytes_by_hand():
     assert slabs.stored_bytes({"grey": "uint16"}, 1000) == 1500
-    assert slabs.stored_bytes({"labels": "uint8", "confidence": "uint8"}, 1000) == 650
+    assert slabs.stored_bytes({"labels": "uint8", "confidence": "uint8"}, 1000) == 450

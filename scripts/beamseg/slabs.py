@@ -30,7 +30,7 @@ ALIGN = 8
 CHUNK = (8, 256, 256)
 MAX_SLAB_BYTES = 4 * 2**30
 UNLABELLED = 255
-STORED = {"grey": 0.75, "labels": 0.1, "confidence": 0.55, "votes": 0.2}
+STORED = {"grey": 0.75, "labels": 0.1, "confidence": 0.35, "votes": 0.2}
 """Bytes on disk per byte of an array, at most, as measured on noisy scans; of votes, a guess."""
 
 
