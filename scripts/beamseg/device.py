@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import fcntl
 import logging
 import os
@@ -19,6 +21,7 @@ from .errors import InputError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,18 @@ def choose(name: str = "auto") -> Compute:
         dtype = torch.bfloat16 if torch.cuda.get_device_capability(index)[0] >= 8 else torch.float16
         return Compute(torch.device("cuda", index), dtype)
     return Compute(torch.device("cpu"), torch.bfloat16 if _cpu_multiplies_bfloat16() else None)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for the next allocation, as a training on a CPU frees and takes the same each step.
+
+    Given back and taken anew, its pages were a quarter of a step (0.45 s of processor time against 0.34 s,
+    `unet_noskip`, 16 crops of 96²). Where the C library is another, nothing changes.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**25)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @cache
