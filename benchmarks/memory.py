@@ -157,7 +157,8 @@ def run_assign(folder: Path, shape: tuple[int, int, int], labeler: str = "kmeans
     from beamseg.features import cluster_features, sample_features
 
     grey = Made(shape, 65535, np.uint16)
-    settings = {"labeler": labeler, "scope": "slice", "n_clusters": CLASSES, "bins": 256}
+    scope = "volume" if labeler == "features" else "slice"
+    settings = {"labeler": labeler, "scope": scope, "n_clusters": CLASSES, "bins": 256}
     classes: dict[str, Any] = {"clusters": [{"centroid": 10000.0 * (1 + i)} for i in range(CLASSES)]}
     if labeler == "features":
         options = {
