@@ -23,7 +23,7 @@ from beamseg.studies import (
     table_rows,
     write_workdir,
 )
-from beamseg.study import command, run_study
+from beamseg.study import command, run_study, side_by_side
 from beamseg.study_table import gather, heading, mean_confidence, quantity, write_tables
 from workflow import BASEDIR, environment, jobs_of
 
@@ -263,6 +263,13 @@ def test_a_cluster_s_profile_gets_no_number_of_cores(tmp_path: Path) -> None:
     assert "--cores" not in command(tmp_path, BASEDIR, "slurm", None)
     assert command(tmp_path, BASEDIR, "default", None)[-2:] == ["--cores", "all"]
     assert command(tmp_path, BASEDIR, "default", "3")[-2:] == ["--cores", "3"]
+
+
+def test_networks_side_by_side_share_the_cores() -> None:
+    _, gpu, _, *threads = side_by_side(2, "5")
+    assert (gpu, side_by_side(4, "2")[3]) == ("gpu=2", "train=1")
+    rules = [path.stem for path in (BASEDIR / "workflow" / "rules").glob("*.smk") if " gpu=" in path.read_text()]
+    assert sorted(threads) == sorted(f"{rule}=2" for rule in rules)
 
 
 def test_a_locked_directory_is_left_alone(tmp_path: Path) -> None:

@@ -80,6 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--scale", choices=SCALES, default="smoke", help="minutes, within an hour, or for a GPU")
     command.add_argument("--profile", default="default", help="default, slurm, or a folder of your own")
     command.add_argument("--cores", help="cores of this machine (default: all)")
+    command.add_argument(
+        "--at-once", type=int, default=1, help="networks at work at once on this machine (%(default)s)"
+    )
     command.add_argument("--dry-run", "-n", action="store_true", help="show the jobs")
     command = commands.add_parser("arrive", help="for cron: take in the finished new scans of a folder and run them")
     command.add_argument("folder", type=Path)
@@ -130,6 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
                 BASEDIR,
                 profile=args.profile,
                 cores=args.cores,
+                at_once=args.at_once,
                 dry_run=args.dry_run,
             )
         elif args.command == "arrive":

@@ -11,8 +11,13 @@ import yaml
 
 from .config import load_runs
 from .errors import InputError
+from .forecast import cores as available
+from .runs import is_images
 from .studies import known_studies, load_study, one_of, write_workdir
 from .study_table import gather, write_tables
+
+NETWORKS = ("train", "self_correct", "segment", "train_scm", "refine_scm", "train_frames", "segment_frames")
+"""Rules that hold a GPU."""
 
 
 def command(folder: Path, basedir: Path, profile: str, cores: str | None) -> list[str]:
@@ -33,6 +38,12 @@ def command(folder: Path, basedir: Path, profile: str, cores: str | None) -> lis
     ]
 
 
+def side_by_side(networks: int, cores: str | None) -> list[str]:
+    """What has a machine work at so many networks at once, each with its share of the cores."""
+    threads = max(1, (available() if cores in (None, "all") else int(str(cores))) // networks)
+    return ["--resources", f"gpu={networks}", "--set-threads", *(f"{rule}={threads}" for rule in NETWORKS)]
+
+
 def run_study(
     name: str,
     scale: str,
@@ -41,9 +52,12 @@ def run_study(
     *,
     profile: str = "default",
     cores: str | None = None,
+    at_once: int = 1,
     dry_run: bool = False,
 ) -> int:
     """Run a study and gather what is there, also after failures.
+
+    `at_once` networks are at work at a time, see `side_by_side`: small ones are done sooner so.
 
     Returns
     -------
@@ -70,9 +84,16 @@ def run_study(
             f"wait for it, or run `beamseg --directory {folder} recover`; then the same command again",
         )
     write_workdir(study, folder)
-    load_runs(folder, basedir)  # combinations that make no sense are refused here, with words
+    runs, _ = load_runs(folder, basedir)  # combinations that make no sense are refused here, with words
+    products = [
+        f"results/{name}/{product}"
+        for name, run in runs.items()
+        for product in ("report.html", "geometry.csv" if is_images(run) else "labels.json")
+    ]
     line = command(folder, basedir, profile, cores)
-    status = run_snakemake([*line, "--dry-run"] if dry_run else [*line, "--quiet", "rules"])
+    if at_once > 1:
+        line += side_by_side(at_once, cores)
+    status = run_snakemake([*line, *(["--dry-run"] if dry_run else ["--quiet", "rules"]), "--", *products])
     if not dry_run:
         rows = gather(study, folder, basedir)
         print(write_tables(study, rows, folder).read_text())
