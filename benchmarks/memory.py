@@ -4,8 +4,8 @@ usage: python benchmarks/memory.py [--slices 64 256] [--edge 128] [--stages hist
 
 At size: --slices 512 4096 --edge 512. Each stage and size is a process of its own (ru_maxrss). The scan is a sparse
 HDF5 file: chunks of noise every 64 slices, the rest is its fill value. Labels are made where they are read, so only
-what a stage writes is on disk. `segment` and `refine_scm` run untrained networks, and take by far the longest;
-`segment, narrow` has a network of a quarter of the width, for the sizes that take a GPU otherwise.
+what a stage writes is on disk. `segment` and `refine_scm` run untrained networks, and take by far the longest: half an
+hour each on 2 cores.
 """
 
 from __future__ import annotations
@@ -91,17 +91,14 @@ def run_plan(folder: Path, shape: tuple[int, int, int]) -> None:
     plan([scan], [folder / "histogram.npz"], folder / "plan.json", PLAN)
 
 
-def run_segment(folder: Path, shape: tuple[int, int, int], share: int = 1) -> None:
-    """Stage segment, with an untrained network whose widths are divided by `share`, in multiples of 8 for its norm."""
-    from beamseg.models import MODELS, build_model, save_weights
-    from beamseg.models.encoder_decoder import EncoderDecoder
-    from beamseg.models.unet import WIDTHS_NOSKIP
+def run_segment(folder: Path, shape: tuple[int, int, int]) -> None:
+    """Stage segment, with the default network, untrained."""
+    from beamseg.models import build_model, save_weights
     from beamseg.segment import segment
 
-    widths = [max(8, width // share // 8 * 8) for width in WIDTHS_NOSKIP]
-    MODELS["narrowed"] = lambda channels, classes: EncoderDecoder(channels, classes, widths, 0.0, "none")
-    meta = {"name": "narrowed", "in_channels": N_SLICES, "n_classes": CLASSES, "options": {}, "crop": CROP}
-    save_weights(folder / "w.safetensors", build_model("narrowed", N_SLICES, CLASSES), meta)
+    name = "unet_noskip"
+    meta = {"name": name, "in_channels": N_SLICES, "n_classes": CLASSES, "options": {}, "crop": CROP}
+    save_weights(folder / "w.safetensors", build_model(name, N_SLICES, CLASSES), meta)
     grey = Made(shape, 65535, np.uint16)
     segment(
         folder / "s" / "1-of-1.json", grey, folder / "w.safetensors", settings={"overlap": 0.25}, stage="stage2", **PART
@@ -197,7 +194,6 @@ STAGES: dict[str, Callable[..., None]] = {
     "normalize": run_normalize,
     "normalize, corrected": lambda folder, shape: run_normalize(folder, shape, CORRECT),
     "segment": run_segment,
-    "segment, narrow": lambda folder, shape: run_segment(folder, shape, 4),
     "refine_mpp": run_refine_mpp,
     "refine_scm": run_refine_scm,
     "evaluate": run_evaluate,
