@@ -20,7 +20,7 @@ import zarr
 
 from beamseg.config import read_table
 from beamseg.errors import InputError
-from beamseg.ingest import refuse_thin
+from beamseg.ingest import refuse_blank, refuse_thin
 from beamseg.readers import open_source
 from formats import write_mhd, write_mrc, write_nhdr, write_ome_zarr, write_stack, write_vol
 
@@ -243,6 +243,25 @@ def empty_part(folder: Path) -> Path:
     return path
 
 
+@case("header with a word for a number", r"^headersize is 'x'$", "mend the header")
+def wrong_word(folder: Path) -> Path:
+    path = write_mhd(folder / "a.mhd", VOLUME)
+    path.write_text(path.read_text().replace("ElementDataFile", "HeaderSize = x\nElementDataFile"))
+    return path
+
+
+@case(
+    "header that fits no definition", r"^a header or metadata that cannot be understood \(KeyError: 'axes'\)$", "export"
+)
+def no_axes(folder: Path) -> Path:
+    path = write_ome_zarr(folder / "a.zarr", [VOLUME])
+    group = zarr.open(str(path), mode="r+")
+    ome = dict(group.attrs["ome"])
+    ome["multiscales"] = [{k: v for k, v in ome["multiscales"][0].items() if k != "axes"}]
+    group.attrs["ome"] = ome
+    return path
+
+
 @case("data set never written", r"^/v was created but never written$", "write the scan again")
 def never_written(folder: Path) -> Path:
     with h5py.File(folder / "a.h5", "w") as file:
@@ -363,6 +382,23 @@ def test_bad_input(tmp_path: Path, name: str) -> None:
     assert error.value.expected
 
 
+def blank(folder: Path, value: float) -> None:
+    path = h5(folder / "a.h5", v=np.full((200, 9, 7), value, np.float32))
+    refuse_blank(path, open_source(path), {"kind": "full"})
+
+
+def test_a_scan_without_content_is_refused_before_it_is_read_whole(tmp_path: Path) -> None:
+    for value, found in ((np.nan, "no finite voxel"), (np.inf, "no finite voxel"), (3.0, "one value only, 3,")):
+        with pytest.raises(InputError) as error:
+            blank(tmp_path, value)
+        assert error.value.found == f"{found} in the field of view of 64 slices"
+        assert "ingest.fov" in error.value.remedy
+    sparse = np.zeros((200, 9, 7), np.float32)
+    sparse[60:64, 4, 4] = 1
+    path = h5(tmp_path / "b.h5", v=sparse)
+    refuse_blank(path, open_source(path), {"kind": "full"})
+
+
 def test_every_case_is_a_row_of_the_documentation() -> None:
     rows = [
         line.split("|")[1].strip()
@@ -373,6 +409,12 @@ def test_every_case_is_a_row_of_the_documentation() -> None:
 
 
 OTHER_ROWS = {
+    "NaN volume",
+    "constant volume",
+    "labels of another shape",  # test_labels
+    "full or read-only disk",  # test_provenance, test_slabs
+    "file system without renames",  # test_provenance
+    "file system without locks",  # test_slabs
     "file that you may not read",
     "disk error while reading",
     "wrong name of a data set",

@@ -63,7 +63,7 @@ def test_footprint_by_hand() -> None:
     found = footprint((24, 100, 100), 4, True, SETTINGS)
     voxels = 24 * 100 * 100
     assert found["scratch"] == 1.5 * voxels
-    assert found["results"] == pytest.approx(2 * 0.65 * voxels + 2 * 0.1 * voxels + 0.1 * voxels)
+    assert found["results"] == pytest.approx(2 * 0.45 * voxels + 2 * 0.1 * voxels + 0.1 * voxels)
     assert found["files"] == 24 + 3 * (4 + 1) + 45  # slices, slabs of four stages and the cache, the rest
     uncached = footprint((24, 100, 100), 4, False, SETTINGS)
     assert uncached["scratch"] == 0

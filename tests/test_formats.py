@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from beamseg.errors import InputError
 from beamseg.readers import Source, known_size, open_source
@@ -245,6 +247,59 @@ def test_ome_zarr_shards_labels_inside_and_bare_arrays(tmp_path: Path) -> None:
     same(open_source(path, "labels/cells"), VOLUME)
     same(open_source(path), SHORT)
     same(open_source(path / "0"), SHORT)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_bare_array_that_names_its_axes(tmp_path: Path, version: int) -> None:
+    names = {"dimension_names": ["x", "y", "z"]} if version == 3 else {"attributes": {"_ARRAY_DIMENSIONS": list("xyz")}}
+    array = zarr.create_array(tmp_path / "a", shape=(7, 9, 12), dtype="u2", zarr_format=version, **names)
+    array[:] = SHORT.transpose(2, 1, 0)
+    same(open_source(tmp_path / "a"), SHORT)
+
+
+def test_ome_zarr_in_metres_keeps_its_digits(tmp_path: Path) -> None:
+    path = write_ome_zarr(tmp_path / "a.zarr", [SHORT], unit="meter", scales=[[1.4567e-10] * 3])
+    assert open_source(path).voxel_size_um == [1.4567e-4] * 3
+
+
+def test_nrrd_with_a_unit_for_each_axis(tmp_path: Path) -> None:
+    path = write_nhdr(tmp_path / "a.nhdr", SHORT, "spacings: 500 0.5 2", 'units: "nm" "um" "um"')
+    assert open_source(path).voxel_size_um == [2, 0.5, 0.5]
+
+
+def test_tiff_pages_that_were_written_one_by_one(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for plane in SHORT:
+            writer.write(plane)
+    same(open_source(tmp_path / "a.tif"), SHORT)
+
+
+def test_ome_tiff_over_several_files_names_them_all(tmp_path: Path) -> None:
+    text = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        f'DimensionOrder="XYZCT" Type="uint16" SizeX="7" SizeY="9" SizeZ="{len(SHORT)}" SizeC="1" SizeT="1">'
+    )
+    for z in range(len(SHORT)):
+        place = f'FirstZ="{z}" IFD="0" PlaneCount="1"'
+        text += f'<TiffData {place}><UUID FileName="z{z:02d}.ome.tif">urn:uuid:{z:036d}</UUID></TiffData>'
+    for z, plane in enumerate(SHORT):
+        one = text.replace("<OME ", f'<OME UUID="urn:uuid:{z:036d}" ') + "</Pixels></Image></OME>"
+        options = {"description": one.encode(), "metadata": None, "compression": "zlib"}
+        tifffile.imwrite(tmp_path / f"z{z:02d}.ome.tif", plane, **options)
+    source = open_source(tmp_path / "z00.ome.tif")
+    same(source, SHORT)
+    assert [file.name for file in source.files] == [f"z{z:02d}.ome.tif" for z in range(len(SHORT))]
+
+
+@pytest.mark.parametrize("options", [{"compression": "zlib"}, {"tile": (16, 16)}])
+def test_threads_may_read_one_tiff_together(tmp_path: Path, options: dict[str, Any]) -> None:
+    volume = np.random.default_rng(0).integers(0, 60000, (64, 128, 128)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", volume, photometric="minisblack", **options)
+    source = open_source(tmp_path / "a.tif")
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            planes = list(pool.map(lambda z: source.read(z, z + 1)[0], range(len(volume))))
+            np.testing.assert_array_equal(planes, volume)
 
 
 def test_png_stack(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import tifffile
 from beamseg.config import read_table
 from beamseg.errors import InputError
 from beamseg.init import candidates, init
-from formats import write_mhd, write_mrc, write_ome_zarr, write_vol
+from formats import write_dm4, write_mhd, write_mrc, write_ome_zarr, write_png_stack, write_vol
 
 
 @pytest.fixture
@@ -88,6 +88,24 @@ def test_scans_of_every_format_are_found_once(tmp_path: Path) -> None:
     names = {row["sample"] for row in read_table(tmp_path / "samples.tsv")}
     assert names == {"cell", "bone", "rock", "array", "deep_pyramid", "tomo"}
     assert len(added) == 6
+
+
+def test_a_stray_image_among_slices_is_one_refused_scan(scans: Path, tmp_path: Path) -> None:
+    tifffile.imwrite(scans / "stack" / "preview.tif", np.zeros((16, 18), np.uint8))
+    _, refused = init(scans, tmp_path / "samples.tsv")
+    assert {row["sample"] for row in read_table(tmp_path / "samples.tsv")} == {"pages", "scan_1"}
+    assert any("stack: files of 2 series" in line for line in refused)
+
+
+def test_volumes_that_are_numbered_are_no_slices(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).integers(0, 200, (12, 9, 7)).astype(np.uint8)
+    for k in (1, 2):
+        tifffile.imwrite(tmp_path / f"scan_{k}.tif", volume)
+    write_dm4(tmp_path / "series.dm4", volume.astype(np.uint16))
+    write_png_stack(tmp_path / "painted", volume)
+    init(tmp_path, tmp_path / "samples.tsv")
+    names = {row["sample"] for row in read_table(tmp_path / "samples.tsv")}
+    assert names == {"scan_1", "scan_2", "series", "painted"}
 
 
 def test_no_such_folder(tmp_path: Path) -> None:

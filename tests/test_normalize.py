@@ -74,6 +74,7 @@ def test_cache_equals_source(scan: Path, depth: int, parts: int, threads: int) -
 
 def test_field_of_view_holds_in_slices_of_several_tiles(tmp_path: Path) -> None:
     volume = np.full((9, 800, 400), 2, np.uint8)
+    volume[:, 400] = 3
     tifffile.imwrite(tmp_path / "a.tif", volume, photometric="minisblack")
     take_in(tmp_path, tmp_path / "a.tif", 8)
     stored = open_normalized(tmp_path / "scan.json", tmp_path / "plan.json", [run(tmp_path)])
@@ -108,7 +109,7 @@ def test_never_leaves_a_manifest_without_slabs(scan: Path) -> None:
 def test_auto_leaves_out_the_cache_where_the_source_reads_as_fast(scan: Path) -> None:
     assert read_json(run(scan, materialize="auto"))["slabs"]  # float, compressed
     path = scan / "b.tif"
-    tifffile.imwrite(path, np.zeros(VOLUME.shape, np.uint8), photometric="minisblack")
+    tifffile.imwrite(path, (VOLUME > np.nanmean(VOLUME)).astype(np.uint8), photometric="minisblack")
     take_in(scan, path, 8)
     assert not read_json(run(scan, materialize="auto"))["slabs"]
     assert read_json(run(scan, materialize="auto", mem_budget_mb=0.01))["slabs"]
@@ -147,7 +148,7 @@ def test_caches_stay_under_their_limit(tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / name).mkdir()
         take_in(tmp_path / name, tmp_path / "a.h5", 8)
-    room = 2 * VOLUME.size / 2**20  # one cache and a half
+    room = 2.1 * VOLUME.size / 2**20  # one cache, whatever its voxels
     assert read_json(run(tmp_path / "a", scratch_mb=room))["slabs"]
     assert not read_json(run(tmp_path / "b", scratch_mb=room))["slabs"]
     assert read_json(run(tmp_path / "a", scratch_mb=room))["slabs"]  # its own does not count

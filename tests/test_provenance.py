@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 import numpy as np
 import pytest
@@ -60,6 +61,29 @@ def test_a_full_disk_is_said_in_words_and_leaves_nothing(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_and_fail(tmp_path / "a.json", errno.ENOENT)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_renames_is_said_in_words(tmp_path, monkeypatch):
+    def refuse(old, new):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(InputError, match="a file system that does not rename files"):
+        write_json(tmp_path / "a.json", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_that_cannot_synchronize_a_folder_is_no_error(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def only_files(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    write_json(tmp_path / "a.json", {"x": 1})
+    assert read_json(tmp_path / "a.json") == {"x": 1}
 
 
 def test_a_folder_s_digest_is_that_of_its_files(tmp_path):

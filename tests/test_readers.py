@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -281,6 +282,50 @@ def test_label_values_are_kept(tmp_path: Path) -> None:
     assert whole.read(0, 1).dtype == np.int64
     with pytest.raises(InputError, match="no whole numbers"):
         open_labels(write_h5(tmp_path / "g.h5", v=VOLUME + 0.5)).read(0, 1)
+
+
+def test_every_data_set_of_a_part_is_looked_for(tmp_path: Path) -> None:
+    layout = h5py.VirtualLayout(VOLUME.shape, VOLUME.dtype)
+    half = len(VOLUME) // 2
+    layout[:half] = h5py.VirtualSource("part.h5", "first", VOLUME[:half].shape)
+    layout[half:] = h5py.VirtualSource("part.h5", "second", VOLUME[half:].shape)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_virtual_dataset("v", layout)
+    write_h5(tmp_path / "part.h5", first=VOLUME[:half], second=VOLUME[half:])
+    np.testing.assert_array_equal(open_source(tmp_path / "a.h5").read(0, len(VOLUME)), VOLUME)
+    write_h5(tmp_path / "part.h5", first=VOLUME[:half])
+    assert found(tmp_path / "a.h5") == "/v takes voxels from second of part.h5, which is missing"
+
+
+def test_parts_are_looked_for_where_hdf5_does(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    layout = h5py.VirtualLayout(VOLUME.shape, VOLUME.dtype)
+    layout[:] = h5py.VirtualSource("parts/p.h5", "v", VOLUME.shape)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_virtual_dataset("v", layout)
+    write_h5(tmp_path / "p.h5", v=VOLUME)
+    assert found(tmp_path / "a.h5") == "/v takes voxels from parts/p.h5, which is missing"
+
+
+def test_bare_voxels_beside_an_hdf5_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bare.raw").write_bytes(VOLUME.tobytes())
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("v", VOLUME.shape, VOLUME.dtype, external=[("bare.raw", 0, VOLUME.nbytes)])
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(open_source(tmp_path / "a.h5").read(0, len(VOLUME)), VOLUME)
+    (tmp_path / "bare.raw").write_bytes(VOLUME.tobytes()[:100])
+    assert found(tmp_path / "a.h5") == "a truncated file of 100 bytes"
+
+
+@pytest.mark.parametrize("size", ["0.65 um", h5py.Empty("f8"), "none"])
+def test_a_voxel_size_that_makes_no_sense_is_a_warning(tmp_path: Path, size: Any) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v"] = VOLUME
+        file["v"].attrs["voxel_size"] = size
+    source = open_source(tmp_path / "a.h5")
+    assert source.voxel_size_um is None
+    (warning,) = source.size_warnings
+    assert "set `voxel_size_um`" in warning
 
 
 def linked_outside(folder: Path, kind: str) -> Path:

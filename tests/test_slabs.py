@@ -212,6 +212,26 @@ def test_where_locks_are_refused_slabs_are_read_all_the_same(tmp_path, array):
     assert (done.stdout.strip(), done.stderr) == (str(array.sum(dtype=int)), "")
 
 
+def test_chunks_share_a_slice_evenly():
+    assert slabs.even_chunks((128, 2048, 300)) == (8, 256, 150)
+    assert slabs.even_chunks((3, 257, 9)) == (3, 129, 9)
+
+
+def test_noise_takes_no_more_than_the_most(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 65536, (16, 300, 300)).astype(np.uint16)
+    slabs.run_slabs(
+        tmp_path / "1-of-1.json",
+        stage="normalize",
+        identity="",
+        shape=noise.shape,
+        depth=16,
+        dtypes={"grey": np.uint16},
+        fill=lambda z0, z1, writer: writer.put("grey", z0, noise[z0:z1]),
+    )
+    most = slabs.most_bytes({"grey": np.uint16}, noise.size)
+    assert noise.nbytes < (tmp_path / "slab_000000.h5").stat().st_size < most
+
+
 def test_forecast_of_bytes_by_hand():
     assert slabs.stored_bytes({"grey": "uint16"}, 1000) == 1500
     assert slabs.stored_bytes({"labels": "uint8", "confidence": "uint8"}, 1000) == 450

@@ -227,16 +227,16 @@ def test_a_wrong_configuration_stops_before_anything_runs(tmp_path, config, word
 def test_the_cache_is_declared_in_megabytes_once_the_scan_is_known(tmp_path):
     for name, depth in (("a", 32), ("b", 64)):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
-            file["v"] = np.random.default_rng(0).integers(0, 99, (depth, 200, 200)).astype(np.uint16)
+            file["v"] = np.random.default_rng(0).integers(0, 65536, (depth, 200, 200)).astype(np.uint16)
     config = {"normalize": {"materialize": "always"}, "mem_budget_mb": 256, "samples": "config/samples.tsv"}
     workflow = Workflow(tmp_path, config, "sample\tpath\na\t../a.h5\nb\t../b.h5\n")
     assert "normalize" in jobs_of(workflow.run("-n"))
     workflow.run("--until", "ingest")
     output = workflow.run("-n")
     found = re.findall(r"rule normalize:.*?disk_mb=(\d+)", output, flags=re.DOTALL)
-    assert sorted(map(int, found)) == [2, 4]  # 1.5 bytes for each of 32 or 64 × 200 × 200 voxels
-    # Together they would take 6 MB, and 4 are allowed: the second is begun after the first, and reads its input.
-    output = workflow.run(*(f"results/{n}/normalize/1-of-1.json" for n in "ab"), "--resources", "disk_mb=4")
+    assert sorted(map(int, found)) == [3, 5]  # 2.02 bytes for each of 32 or 64 × 200 × 200 voxels
+    # Together they would take 8 MB, and 6 are allowed: the second is begun after the first, and reads its input.
+    output = workflow.run(*(f"results/{n}/normalize/1-of-1.json" for n in "ab"), "--resources", "disk_mb=6")
     assert output.count("rule normalize:") == 2
     between = output.split("rule normalize:")[1]
     assert "(Rule: normalize)" in between

@@ -15,7 +15,7 @@ from .errors import InputError
 from .footprint import footprint
 from .forecast import cores, network_rates, rates_key, scan_rates, stage_seconds, training_seconds
 from .frames import open_frames, paired, split
-from .ingest import field_of_view, refuse_thin
+from .ingest import field_of_view, refuse_blank, refuse_thin
 from .inputs import user_labels, user_truth
 from .normalize import worth_materializing
 from .readers import how_to_read, known_size, open_source
@@ -146,6 +146,8 @@ def inspect(run: Run) -> dict[str, Any]:
         warnings += check_painted([labels], run.get("pseudo_label.n_clusters"), str(run.file("labels.path")))
     for what, given in (("truth", truth), ("labels", labels)):
         warnings += [f"{what}: {warning}" for warning in (given.warnings if given else [])]
+    fov = field_of_view(source, run.get("ingest.fov"))
+    refuse_blank(run.file("path") or "", source, fov)
     return {
         "shape": source.shape,
         "dtype": source.dtype.name,
@@ -153,9 +155,7 @@ def inspect(run: Run) -> dict[str, Any]:
         "is_cached": worth_materializing(
             source, {**run.get("normalize"), "mem_budget_mb": run.get("mem_budget_mb")}, corrections(run) is not None
         ),
-        "rates": scan_rates(
-            source, field_of_view(source, run.get("ingest.fov")), corrections(run), run.get("normalize.dtype")
-        ),
+        "rates": scan_rates(source, fov, corrections(run), run.get("normalize.dtype")),
         "voxel": "unknown" if size is None else "×".join(f"{v:g}" for v in size),
         "bytes": sum(Path(path).stat().st_size for path in source.files),
         "warnings": warnings,

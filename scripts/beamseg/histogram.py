@@ -28,6 +28,7 @@ MOST_OUTSIDE = 2e-4  # of the voxels beyond the ends of a sampled range; a fifth
 BODY = (0.1, 99.9)  # percentiles that the bins must resolve
 MOST_WIDTHS = 13.0  # of the body that the bins may span: half a bin is then 0.006 % of it
 MOST_PASSES = 6
+FURTHEST = 4096  # times its width that a pass may widen the bins where the sampled slices missed the body
 BATCH = 4  # tasks per thread whose results are held at once
 RING_SIZE = 15  # radii; rings up to half as wide are measured
 
@@ -62,7 +63,7 @@ def histogram(scan_json: str | Path, out: str | Path, threads: int = 1) -> dict[
     Raises
     ------
     InputError
-        If the input changed since it was taken in, or holds no number or one value only inside the field of view.
+        If the input changed since it was taken in.
     """
     scan = read_json(scan_json)
     source = open_scan_source(scan_json)
@@ -75,17 +76,6 @@ def histogram(scan_json: str | Path, out: str | Path, threads: int = 1) -> dict[
             "wait until the file is written, then start the same command again",
         )
     result = measure(source, scan["fov"], threads, str(scan["name"]), scan.get("correction"))
-    if result["counts"].sum() + result["underflow"] + result["overflow"] == 0:
-        raise InputError(
-            where["path"], "no finite voxel in the field of view", "a reconstructed volume", "check ingest.fov"
-        )
-    if result["low"] == result["high"]:
-        raise InputError(
-            where["path"],
-            f"one value only, {float(result['low']):g}, in the field of view",
-            "a reconstructed volume",
-            "check ingest.fov and the reconstruction",
-        )
     with atomic_path(out) as temporary, open(temporary, "wb") as file:
         np.savez(file, **result)
     return result
@@ -162,10 +152,11 @@ def _better(span: tuple[float, float], result: dict[str, Any]) -> tuple[float, f
     needed = first == 0 or last == len(number) - 1  # the body itself reaches beyond the bins
     if not needed and 0 < body < width / MOST_WIDTHS:
         return max(lo, float(places[first]) - body), min(hi, float(places[last]) + body)
+    reach = (FURTHEST if needed else 4) * width
     if result["underflow"] > MOST_OUTSIDE * total:
-        lo = max(lo - 4 * width, float(result["low"]) - 1e-3 * width)
+        lo = max(lo - reach, float(result["low"]) - 1e-3 * width)
     if result["overflow"] > MOST_OUTSIDE * total:
-        hi = min(hi + 4 * width, float(result["high"]) + 1e-3 * width)
+        hi = min(hi + reach, float(result["high"]) + 1e-3 * width)
     return (lo, hi) if needed or hi - lo <= MOST_WIDTHS * body else span
 
 

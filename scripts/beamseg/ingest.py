@@ -10,12 +10,14 @@ from scipy import ndimage
 
 from .corrections import estimate
 from .errors import InputError
+from .fov import inside_mask
 from .provenance import digest, read_json, write_json
 from .readers import Source, how_to_read, known_size, open_source
 from .readers.source import content_digest, file_stat
 from .slabs import default_depth
 
 SAMPLED_SLICES = 5
+BLANK_SLICES = 64
 MISMATCH = 0.02
 
 
@@ -84,12 +86,14 @@ def ingest(
     size, doubts = known_size(source, voxel_size_um)
     refuse_thin(path, source.shape, n_slices)
     depth = settings["slab_depth"] or default_depth(source.shape)
+    fov = field_of_view(source, settings["fov"])
+    refuse_blank(path, source, fov)
     scan: dict[str, Any] = {
         "name": name,
         "shape": list(source.shape),
         "dtype": source.dtype.name,
         "voxel_size_um": size,
-        "fov": field_of_view(source, settings["fov"]),
+        "fov": fov,
         "slab_depth": int(depth),
         "format": source.format,
         "axes": source.axes,
@@ -117,6 +121,38 @@ def refuse_thin(path: str | Path, shape: tuple[int, int, int], n_slices: int) ->
             f"at least {n_slices}, the stack of slices that the network sees (`model.n_slices`)",
             "correct the order of the axes (`ingest.axes`) if z is another axis, or set a smaller odd `model.n_slices`",
         )
+
+
+def refuse_blank(path: str | Path, source: Source, fov: dict[str, Any]) -> None:
+    """Raise InputError for a scan of one value, or of no number, in the field of view of up to 64 slices.
+
+    They are read one by one, from the middle outwards by halves, until two values are found: usually in the first.
+    """
+    seen: float | None = None
+    last = source.shape[0] - 1
+    few = range(last + 1) if last < BLANK_SLICES else ()
+    chosen = dict.fromkeys([*(round(share * last) for share in _halves(BLANK_SLICES)), *few])
+    for z in chosen:
+        raw = source.read(z, z + 1)
+        values = raw[inside_mask(raw, fov)]
+        if not values.size:
+            continue
+        least, most = float(values.min()), float(values.max())
+        if least != most or (seen is not None and seen != least):
+            return
+        seen = least
+    found = "no finite voxel" if seen is None else f"one value only, {seen:g},"
+    raise InputError(
+        path,
+        f"{found} in the field of view of {len(chosen)} slices",
+        "a reconstructed volume",
+        "check ingest.fov and the reconstruction",
+    )
+
+
+def _halves(count: int) -> list[float]:
+    """1/2, 1/4, 3/4, 1/8 …: `count` numbers that cover 0 … 1 ever more finely (van der Corput's)."""
+    return [sum((k >> bit & 1) / 2 ** (bit + 1) for bit in range(k.bit_length())) for k in range(1, count + 1)]
 
 
 def _content(

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from .readers import Source, known_size, ome_zarr, open_source
 INFO_COLUMNS = ("#shape", "#voxel_size_um", "#size_gb")
 SUFFIXES = {
     *(".h5", ".hdf5", ".hdf", ".nxs", ".nx"),
-    *(".mrc", ".rec", ".npy", ".nhdr", ".nrrd", ".mhd", ".mha", ".info"),
+    *(".mrc", ".rec", ".map", ".st", ".dm3", ".dm4", ".npy", ".nhdr", ".nrrd", ".mhd", ".mha", ".info"),
 }  # of a volume in one file; raw voxels are named by their header
-TIFF = {".tif", ".tiff"}
+TIFF, PNG = {".tif", ".tiff"}, {".png"}
 
 
 def candidates(folder: Path) -> list[Path]:
@@ -29,12 +30,28 @@ def candidates(folder: Path) -> list[Path]:
     here = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
     files = [p for p in here if p.is_file()]
     found = [p for p in files if p.suffix.lower() in SUFFIXES]
-    slices = [p for p in files if p.suffix.lower() in TIFF]
-    if len(slices) > 1 and len({re.sub(r"\d+", "#", p.name) for p in slices}) == 1:
+    images = [p for p in files if p.suffix.lower() in TIFF]
+    if is_stack(images or [p for p in files if p.suffix.lower() in PNG]):
         found.append(folder)
     else:
-        found += slices
+        found += images
     return found + [path for p in here if p.is_dir() and not p.is_symlink() for path in candidates(p)]
+
+
+def is_stack(images: list[Path]) -> bool:
+    """Whether images are the slices of one volume: most are named alike, and the first of these is no volume itself.
+
+    One that is named otherwise (a preview) leaves the folder a stack, which its reader then refuses, and says why.
+    """
+    named = [re.sub(r"\d+", "#", p.name) for p in images]
+    most = Counter(named).most_common(1)
+    if not most or most[0][1] < 2 or 2 * most[0][1] <= len(images):
+        return False
+    first = images[named.index(most[0][0])]
+    try:
+        return first.suffix.lower() in PNG or open_source(first, colours=True).shape[0] == 1
+    except InputError:
+        return True
 
 
 def sample_name(path: Path, folder: Path, taken: set[str]) -> str:

@@ -16,7 +16,7 @@ from .corrections import corrected
 from .errors import InputError
 from .provenance import read_json, write_json
 from .readers.source import Source, task_borders
-from .slabs import SlabWriter, parse_part, run_slabs, slab_borders, stored_bytes
+from .slabs import SlabWriter, most_bytes, parse_part, run_slabs, slab_borders
 from .volumes import GREY_TYPES, normalize_block, open_scan_source, plan_entry
 
 SCRATCH_MB = "BEAMSEG_SCRATCH_MB"  # environment variable by which the Snakefile hands on `--resources disk_mb`
@@ -114,7 +114,7 @@ def normalize(
     source = corrected(open_scan_source(scan_json), scan)
     entry = plan_entry(read_json(plan_json), scan)
     dtypes = {"grey": GREY_TYPES[entry["bits"]]}
-    needed = stored_bytes(dtypes, math.prod(source.shape))
+    needed = most_bytes(dtypes, math.prod(source.shape))
     with reserved(Path(manifest), needed):
         left = scratch_left(settings["scratch_mb"], Path(manifest).parent)
         if needed > left and scan.get("correction"):

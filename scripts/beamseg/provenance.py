@@ -23,6 +23,7 @@ from .errors import InputError
 
 DAY_S = 86400
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+NO_RENAME = {errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EXDEV}
 
 
 def canonical_json(value: Any) -> str:
@@ -78,7 +79,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     InputError
-        If the disk is full, over its quota or read-only.
+        If the disk is full, over its quota or read-only, or its file system does not rename.
     """
     path = Path(path)
     temporary = _temporary(path)
@@ -87,8 +88,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             _make_room_beside(path)
             yield temporary
             _sync(temporary)
-            os.replace(temporary, path)
-            _sync(path.parent)
+            _rename(temporary, path)
         finally:
             with suppress(OSError):
                 temporary.unlink()
@@ -119,9 +119,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                     _sync(Path(folder, name))
                 _sync(Path(folder))
             if path.exists():
-                os.replace(path, old)
-            os.replace(temporary, path)
-            _sync(path.parent)
+                _rename(path, old)
+            _rename(temporary, path)
         finally:
             for left in (temporary, old):
                 shutil.rmtree(left, ignore_errors=True)
@@ -134,6 +133,26 @@ def _temporary(path: Path) -> Path:
 def _make_room_beside(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path.parent.resolve())
+
+
+def _rename(old: Path, new: Path) -> None:
+    """Rename in one step and have the folder's names written; where folders cannot be synchronized, the file is."""
+    try:
+        os.replace(old, new)
+    except OSError as error:
+        if error.errno not in NO_RENAME:
+            raise
+        raise InputError(
+            new.parent,
+            f"a file system that does not rename files ({os.strerror(error.errno)})",
+            "one where a finished file takes its name in one step, as local disks, NFS, Lustre and GPFS do",
+            "run in a folder of another file system, and copy the results afterwards",
+        ) from error
+    try:
+        _sync(new.parent)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
+            raise
 
 
 def _sync(path: Path) -> None:

@@ -31,7 +31,7 @@ CHUNK = (8, 256, 256)
 MAX_SLAB_BYTES = 4 * 2**30
 UNLABELLED = 255
 STORED = {"grey": 0.75, "labels": 0.1, "confidence": 0.35, "votes": 0.2}
-"""Bytes on disk per byte of an array, at most, as measured on noisy scans; of votes, a guess."""
+"""Bytes on disk per byte of an array, as measured on noisy scans; of votes, a guess."""
 
 
 def slab_borders(n_slices: int, depth: int) -> list[tuple[int, int]]:
@@ -61,9 +61,15 @@ def parse_part(part: str) -> tuple[int, int]:
     return int(index) - 1, int(count)
 
 
+def even_chunks(shape: Sequence[int]) -> tuple[int, ...]:
+    """Chunks of at most (8, 256, 256), alike: the last of a row is stored in full however little it holds."""
+    pieces = [-(-n // most) for n, most in zip(shape, CHUNK, strict=True)]
+    return (min(CHUNK[0], shape[0]), *(-(-n // count) for n, count in zip(shape[1:], pieces[1:], strict=True)))
+
+
 def slab_arrays(dtypes: dict[str, Any], shape: tuple[int, int, int]) -> dict[str, dict[str, Any]]:
-    """h5py options per array: chunks of (8, 256, 256); blosc-lz4 bitshuffle for grey levels, gzip for labels."""
-    chunks = tuple(min(c, s) for c, s in zip(CHUNK, shape, strict=True))
+    """h5py options per array: chunks as in `even_chunks`; blosc-lz4 bitshuffle for grey levels, gzip for labels."""
+    chunks = even_chunks(shape)
     options: dict[str, dict[str, Any]] = {}
     for name, dtype in dtypes.items():
         if name == "grey":
@@ -77,6 +83,11 @@ def slab_arrays(dtypes: dict[str, Any], shape: tuple[int, int, int]) -> dict[str
 def stored_bytes(dtypes: dict[str, Any], voxels: int) -> int:
     """Forecast of what slabs of so many voxels take on disk."""
     return math.ceil(voxels * sum(STORED[name] * np.dtype(dtype).itemsize for name, dtype in dtypes.items()))
+
+
+def most_bytes(dtypes: dict[str, Any], voxels: int) -> int:
+    """What slabs of so many voxels may take on disk: noise in all bits cannot be compressed."""
+    return math.ceil(1.01 * voxels * sum(np.dtype(dtype).itemsize for dtype in dtypes.values()))
 
 
 class RecordedFile(io.FileIO):

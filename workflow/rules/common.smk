@@ -20,7 +20,7 @@ from beamseg.errors import InputError
 from beamseg.footprint import peak_mb
 from beamseg.normalize import SCRATCH_MB
 from beamseg.provenance import read_json
-from beamseg.slabs import stored_bytes
+from beamseg.slabs import most_bytes
 from beamseg.recover import end_with_jobs
 from beamseg.record import described_scans, effective
 from beamseg.summary import conclude_runs, recorded_code
@@ -475,13 +475,13 @@ def minutes(least, voxels_per_s):
 
 
 def cache_mb(wildcards, input):
-    """Forecast of the cache that a part of `normalize` writes; 0 where none is wanted."""
+    """The most that the cache of a part of `normalize` may take; 0 where none is wanted."""
     run = run_of(wildcards)
     if run.get("normalize.materialize") == "never":
         return 0
     voxels = math.prod(read_json(input.scan)["shape"]) // run.get("parts")
     dtypes = {"grey": run.get("normalize.dtype")}
-    return math.ceil(stored_bytes(dtypes, voxels) / 2**20)
+    return math.ceil(most_bytes(dtypes, voxels) / 2**20)
 
 
 def gpus(wildcards):

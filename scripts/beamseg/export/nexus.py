@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from ..provenance import atomic_path
-from ..slabs import CHUNK, UNLABELLED, RecordedFile
+from ..slabs import UNLABELLED, RecordedFile, even_chunks
 from .labels import Labels
 
 SLAB = 128  # slices of a file
@@ -25,7 +25,7 @@ def write(labels: Labels, path: Path) -> None:
     name and colour of each.
     """
     shape = labels.shape
-    chunks = tuple(min(c, n) for c, n in zip(CHUNK, shape, strict=True))
+    chunks = even_chunks(shape)
     with atomic_path(path) as temporary, RecordedFile(temporary) as raw:
         with h5py.File(raw, "w") as file:
             array = _data(file, labels).create_dataset(

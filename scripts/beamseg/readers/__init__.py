@@ -83,6 +83,13 @@ def open_source(
             "a scan that you may read",
             "ask its owner for permission to read it (ls -l shows the permissions), or check the disk",
         ) from error
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, SyntaxError) as error:
+        raise InputError(  # what a header says is read in many places, any of which it may not fit
+            path,
+            f"a header or metadata that cannot be understood ({type(error).__name__}: {error})",
+            "a scan as its format defines it",
+            "export the scan again, mend its header, or convert it to another format",
+        ) from error
     if source.channels and not colours:
         raise InputError(
             path,

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from .hdf5_layouts import axes_of, candidates, find, listed, refuse_projections, voxel_size
 from .raw import check_type
-from .source import AGAIN, ReadOptions, Source, native
+from .source import AGAIN, ReadOptions, Source, native, said_size
 
 LOCKS = "unset HDF5_USE_FILE_LOCKING, or set it to FALSE: no lock is needed"
 DEEPEST = 8
@@ -59,7 +59,7 @@ def _open(path: Path, file: h5py.File, options: ReadOptions) -> Source:
     _check_filters(path, data)
     if not data.is_virtual and data.external is None:
         _check_stored(path, data, warnings)
-    size, doubts = voxel_size(path, file, data)
+    size, doubts = said_size(lambda: voxel_size(path, file, data))
 
     def read_window(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
         return data[z0:z1, y0:y1, x0:x1]
@@ -87,7 +87,13 @@ def _named(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
         raise InputError(path, f"{what} at {name!r}", "a 3-D data set", choose)
     if found.ndim != 3 or 0 in found.shape:
         raise InputError(path, f"{name!r} of shape {found.shape}", "a 3-D data set", choose)
-    return found
+    if not found.external:
+        return found
+    place = found.name.encode()
+    del found  # HDF5 opens it in another way only once it is closed
+    beside = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    beside.set_efile_prefix(b"${ORIGIN}")  # by default files of bare voxels are looked for in the working directory
+    return h5py.Dataset(h5py.h5d.open(file.id, place, beside))
 
 
 def _check_filters(path: Path, data: h5py.Dataset) -> None:
@@ -114,17 +120,19 @@ def _parts(path: Path, data: h5py.Dataset, warnings: list[str], depth: int = 0) 
         raise InputError(path, found, "voxels", "merge the parts where it was made")
     parts = [own] if own.resolve() != path.resolve() else []
     if not data.is_virtual:
-        return parts + [_part(path, data, own.parent, entry[0]) for entry in data.external or ()]
+        return parts + [_raw_part(path, data, own.parent, *entry) for entry in data.external or ()]
     mapped = 0
+    seen: set[tuple[Path, str]] = set()
     for source in data.virtual_sources():
         mapped += source.vspace.get_select_npoints()
         if source.file_name == ".":
             parts += _check_part(path, data, data.file, own.name, source.dset_name, warnings, depth)
             continue
         part = _part(path, data, own.parent, source.file_name)
-        if part in parts:
+        if (part, source.dset_name) in seen:
             continue
-        parts.append(part)
+        seen.add((part, source.dset_name))
+        parts += [] if part in parts else [part]
         try:
             with h5py.File(part, "r") as file:
                 parts += _check_part(path, data, file, part.name, source.dset_name, warnings, depth)
@@ -155,12 +163,21 @@ def _refuse_outside(path: Path, data: h5py.Dataset, files: list[Path]) -> None:
 
 def _part(path: Path, data: h5py.Dataset, folder: Path, name: str) -> Path:
     """Where a part lies: HDF5 looks for its name beside the file, where an absolute path is gone."""
-    for candidate in (folder / name, folder / Path(name).name):
+    for candidate in (folder / name, folder / Path(name).name) if Path(name).is_absolute() else (folder / name,):
         if candidate.exists():
             return candidate
     raise InputError(
         path, f"{data.name} takes voxels from {name}, which is missing", "all its files", "copy that file too"
     )
+
+
+def _raw_part(path: Path, data: h5py.Dataset, folder: Path, name: str, offset: int, size: int) -> Path:
+    """A file of bare voxels; raises InputError where it is too short, the rest of which HDF5 reads as zeros."""
+    part = _part(path, data, folder, name)
+    wanted = offset + (data.nbytes if size == h5py.h5f.UNLIMITED else min(size, data.nbytes))
+    if (found := part.stat().st_size) < wanted:
+        raise InputError(part, f"a truncated file of {found} bytes", f"{wanted} bytes of voxels", AGAIN)
+    return part
 
 
 def _check_part(

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .raw import mapped, text_fields, whole_numbers
-from .source import ReadOptions, Source, native, sizes_um
+from .raw import mapped, text_fields, whole_number, whole_numbers
+from .source import ReadOptions, Source, native, said_size, sizes_um
 
 HEAD = 65536
 TYPES = {
@@ -59,11 +59,11 @@ def open_source(path: Path, options: ReadOptions) -> Source:
         raise InputError(path, f"ElementDataFile = {name}", "one data file", "save the volume as one raw file")
     local = name == "LOCAL"
     voxels = path if local else path.parent / name
-    offset = end if local else int(fields.get("headersize", 0))
+    offset = end if local else whole_number(path, fields, "headersize")
     if offset == -1:
         offset = voxels.stat().st_size - x * y * z * dtype.itemsize if voxels.exists() else 0
     spacing = (fields.get("elementspacing") or fields.get("elementsize") or "").split()
-    size, doubts = sizes_um([float(value) for value in spacing[::-1]], "mm") if len(spacing) == 3 else (None, [])
+    size, doubts = said_size(lambda: sizes_um([float(v) for v in spacing[::-1]], "mm") if spacing else (None, []))
     return Source(
         format="metaimage",
         shape=(z, y, x),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .raw import check_type
+from .raw import check_type, in_place
 from .source import AGAIN, ReadOptions, Source, begins_with, native
 
 MAGIC = b"\x93NUMPY"
@@ -34,4 +34,11 @@ def open_source(path: Path, options: ReadOptions) -> Source:
     def read_window(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
         return voxels[z0:z1, y0:y1, x0:x1]
 
-    return Source(format="npy", shape=voxels.shape, dtype=native(voxels.dtype), files=[path], read_window=read_window)
+    in_c_order = voxels.flags.c_contiguous
+    return Source(
+        format="npy",
+        shape=voxels.shape,
+        dtype=native(voxels.dtype),
+        files=[path],
+        read_window=in_place(path, voxels, voxels.offset) if in_c_order else read_window,
+    )

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .raw import mapped, text_fields, whole_numbers
-from .source import ReadOptions, Source, begins_with, native, sizes_um
+from .raw import mapped, text_fields, whole_number, whole_numbers
+from .source import ReadOptions, Source, begins_with, native, said_size, sizes_um
 
 HEAD = 65536
 MAGIC = b"NRRD000"
@@ -52,10 +52,10 @@ def open_source(path: Path, options: ReadOptions) -> Source:
     if name is not None and ("%" in name or name.split()[:1] == ["LIST"]):
         raise InputError(path, f"data file: {name}", "one data file", "save the volume as one raw file")
     voxels = path if name is None else path.parent / name
-    offset = end if name is None else int(fields.get("byte skip", 0))
+    offset = end if name is None else whole_number(path, fields, "byte skip")
     if offset == -1:
         offset = voxels.stat().st_size - x * y * z * dtype.itemsize if voxels.exists() else 0
-    size, doubts = _size(fields)
+    size, doubts = said_size(lambda: _size(fields))
     return Source(
         format="nrrd",
         shape=(z, y, x),
@@ -78,5 +78,5 @@ def _size(fields: dict[str, str]) -> tuple[list[float] | None, list[str]]:
     if len(spacing) != 3:
         return None, []
     named = re.findall(r'"([^"]*)"', fields.get("space units", "") or fields.get("units", ""))
-    unit = named[0] if named else "mm" if "space" in fields else ""
-    return sizes_um(spacing[::-1], unit)
+    units = named if len(named) == 3 else [named[0] if named else "mm" if "space" in fields else ""] * 3
+    return sizes_um(spacing[::-1], units[::-1])

@@ -28,7 +28,7 @@ def in_order(folder: Path, suffixes: Sequence[str], allow_gaps: bool) -> tuple[l
         If there are none, or two series, or a number is used twice, or numbers are missing and `allow_gaps` is not
         set.
     """
-    every = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    every = [p for p in folder.iterdir() if not p.is_dir() and not p.name.startswith(".")]
     files = sorted((p for p in every if p.suffix.lower() in suffixes), key=lambda p: natural_key(p.name))
     if not files:
         kinds = sorted({p.suffix.lower() or "(no suffix)" for p in every})

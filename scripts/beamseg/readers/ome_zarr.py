@@ -36,7 +36,7 @@ def open_source(path: Path, options: ReadOptions) -> Source:
         )
     node = _opened(where)
     if isinstance(node, zarr.Array):
-        return _source(where, node, [f"dim_{k}" for k in range(node.ndim - 3)] + list("zyx"), None, [])
+        return _source(where, node, _names(node), None, [])
     multiscales = _multiscales(node)
     if multiscales is None:
         found = _images(where)
@@ -77,6 +77,14 @@ def _opened(path: Path) -> zarr.Array | zarr.Group:
         ) from error
 
 
+def _names(array: zarr.Array) -> list[str]:
+    """Names of an array's axes: its own (Zarr 3, xarray) where z, y and x are among them, else the last three."""
+    found: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+    said = [str(name).lower() for name in found]
+    guessed = [f"dim_{k}" for k in range(array.ndim - 3)] + list("zyx")
+    return said if len(said) == array.ndim and set(SPATIAL) <= set(said) else guessed
+
+
 def _multiscales(group: zarr.Group) -> dict[str, Any] | None:
     """The image's entry: under `ome` in version 0.5, at the top in 0.4."""
     attributes: dict[str, Any] = dict(group.attrs)
@@ -113,7 +121,7 @@ def _scale(multiscales: dict[str, Any], level: dict[str, Any], ndim: int) -> lis
         for transform in holder.get("coordinateTransformations") or ():
             if transform.get("type") == "scale":
                 scale = scale * np.asarray(transform["scale"], dtype=float)
-    return [round(float(value), 12) for value in scale]
+    return [float(value) for value in scale]
 
 
 def _source(where: Path, array: zarr.Array, names: list[str], size: list[float] | None, doubts: list[str]) -> Source:

@@ -1,4 +1,4 @@
-"""Voxels in one uncompressed block of a file, mapped into memory: what npy, MRC and raw volumes share."""
+"""Voxels in one uncompressed block of a file: what npy, MRC, flat TIFF and raw volumes share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from ..errors import InputError
 from .source import AGAIN
 
+Window = Callable[[int, int, int, int, int, int], np.ndarray]
+
 
 def check_type(path: Path, dtype: np.dtype) -> None:
     """Raise InputError unless voxels are real numbers."""
@@ -20,9 +22,7 @@ def check_type(path: Path, dtype: np.dtype) -> None:
         )
 
 
-def mapped(
-    path: Path, shape: tuple[int, int, int], dtype: np.dtype, offset: int, *, exact: bool = False
-) -> Callable[[int, int, int, int, int, int], np.ndarray]:
+def mapped(path: Path, shape: tuple[int, int, int], dtype: np.dtype, offset: int, *, exact: bool = False) -> Window:
     """A `read_window` over the voxels of a file that begin at a byte offset.
 
     Parameters
@@ -60,10 +60,31 @@ def mapped(
             f"{wanted} bytes for {shape} {dtype.newbyteorder('=')}, as the header says",
             "give the header of this file, or correct its sizes and its type",
         )
-    voxels = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+    return in_place(path, np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape), offset)
+
+
+def in_place(path: Path, voxels: np.ndarray, offset: int) -> Window:
+    """A `read_window` over a mapped array, (z, y, x) or (z, y, x, channel), in C order from a byte offset of its file.
+
+    Whole lines are read, since pages that a map has touched count as the process's memory; narrower windows, as crops
+    are, come from the map.
+    """
+    _, rows, columns, *tail = voxels.shape
+    line = int(np.prod([columns, *tail], dtype=np.int64))
+
+    def lines(z: int, y: int, count: int) -> np.ndarray:
+        """Lines that follow each other, from line y of slice z on."""
+        found = np.fromfile(path, voxels.dtype, count * line, offset=offset + (z * rows + y) * line * voxels.itemsize)
+        if found.size < count * line:
+            raise InputError(path, "a file that became shorter since it was opened", "voxels", "copy it again")
+        return found
 
     def read_window(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-        return voxels[z0:z1, y0:y1, x0:x1]
+        if (x0, x1) != (0, columns):
+            return voxels[z0:z1, y0:y1, x0:x1]
+        if (y0, y1) == (0, rows):
+            return lines(z0, 0, (z1 - z0) * rows).reshape(z1 - z0, *voxels.shape[1:])
+        return np.stack([lines(z, y0, y1 - y0) for z in range(z0, z1)]).reshape(z1 - z0, y1 - y0, *voxels.shape[2:])
 
     return read_window
 
@@ -76,6 +97,14 @@ def text_fields(text: str, separator: str) -> dict[str, str]:
         if found and not line.lstrip().startswith(("#", "!")):
             fields[key.strip().lower()] = value.strip()
     return fields
+
+
+def whole_number(path: Path, fields: dict[str, str], key: str) -> int:
+    """A whole number of a header field, 0 if there is none; −1 is one too. Raises InputError for anything else."""
+    value = fields.get(key, "0")
+    if not value.lstrip("-").isdecimal():
+        raise InputError(path, f"{key} is {value!r}", "a whole number", "mend the header, or export the scan again")
+    return int(value)
 
 
 def whole_numbers(path: Path, fields: dict[str, str], key: str, count: int) -> tuple[int, ...]:

@@ -188,6 +188,16 @@ def sizes_um(values: Sequence[float], units: str | Sequence[str]) -> tuple[list[
     return [float(f"{value:.7g}") for value in size], []  # single precision, which many formats store
 
 
+def said_size(
+    read: Callable[[], tuple[list[float] | None, list[str]]],
+) -> tuple[list[float] | None, list[str]]:
+    """(voxel size or None, warnings) as `read` finds them; one that makes no sense is a warning, as none is."""
+    try:
+        return read()
+    except (ValueError, TypeError, KeyError, SyntaxError) as error:  # SyntaxError: XML that is none
+        return None, [f"the voxel size that the file gives cannot be understood ({error}); set `voxel_size_um`"]
+
+
 def known_size(source: Source, configured: Any = None) -> tuple[list[float] | None, list[str]]:
     """([z, y, x] in micrometres or None, warnings): what the configuration gives, else what the file says.
 

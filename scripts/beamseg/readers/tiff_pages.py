@@ -11,8 +11,8 @@ import numpy as np
 import tifffile
 
 from ..errors import InputError
-from .raw import check_type
-from .source import AGAIN, ReadOptions, Source, begins_with, native, sizes_um, to_micrometres
+from .raw import check_type, in_place
+from .source import AGAIN, ReadOptions, Source, begins_with, native, said_size, sizes_um, to_micrometres
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PRINTERS = (1, 72, 96, 150, 200, 300, 600)  # pixels per unit that programs write without a thought
@@ -53,8 +53,9 @@ def open_source(path: Path, options: ReadOptions) -> Source:
     series = file.series[0]
     shape, channels = _volume_shape(path, file, series)
     check_type(path, series.dtype)
-    offset = series.dataoffset
+    offset = series.dataoffset if len(file.series) == 1 else None
     itemsize = series.dtype.itemsize
+    files: list[Path] = []  # besides this one: OME lets pages lie in others
     if offset is not None:
         expected = offset + int(np.prod(series.shape, dtype=np.int64)) * itemsize
         if path.stat().st_size < expected:
@@ -66,26 +67,26 @@ def open_source(path: Path, options: ReadOptions) -> Source:
             path, dtype=stored, mode="r", offset=offset, shape=(*shape, *([channels] if channels else []))
         )
 
-        def read_window(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-            return voxels[z0:z1, y0:y1, x0:x1]
-
+        read_window = in_place(path, voxels, offset)
     else:
-        pages = list(series.pages)
+        pages = list(series.pages) if len(file.series) == 1 else [one.pages[0] for one in file.series]
         if len(pages) != shape[0] or any(page is None for page in pages):
             raise InputError(path, f"{len(pages)} pages", f"{shape[0]}, one per slice", "save it as plain TIFF")
         for page in pages:
-            check_page(path, page)
+            check_page(Path(page.parent.filehandle.path), page)
+            page.parent.filehandle.lock = True  # tasks share the file's one position
+        files = sorted({Path(page.parent.filehandle.path) for page in pages} - {path})
 
         def read_window(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
             return np.stack([plane(path, pages[z])[y0:y1, x0:x1] for z in range(z0, z1)])
 
-    size, doubts = voxel_size(file)
+    size, doubts = said_size(lambda: voxel_size(file))
     compressed = file.pages.first.compression != 1
     return Source(
         format="tiff",
         shape=shape,
         dtype=native(series.dtype),
-        files=[path],
+        files=[path, *files],
         read_window=read_window,
         voxel_size_um=size,
         warnings=["the file holds one slice"] if shape[0] == 1 else [],
@@ -134,8 +135,9 @@ def page_channels(path: Path, page: Any) -> int:
 
 
 def _volume_shape(path: Path, file: tifffile.TiffFile, series: Any) -> tuple[tuple[int, int, int], int]:
-    if len(file.series) > 1:
-        shapes = sorted({(tuple(s.shape), np.dtype(s.dtype).name) for s in file.series})
+    shapes = sorted({(tuple(s.shape), np.dtype(s.dtype).name) for s in file.series})
+    alike = len(shapes) == 1 and all(len(s.pages) == 1 for s in file.series)  # slices that were written one by one
+    if len(file.series) > 1 and not alike:
         raise InputError(
             path,
             f"pages of different shapes or types: {', '.join(f'{s} {d}' for s, d in shapes[:4])}",
@@ -145,12 +147,12 @@ def _volume_shape(path: Path, file: tifffile.TiffFile, series: Any) -> tuple[tup
     channels = page_channels(path, file.pages.first)
     spatial = tuple(int(n) for n in (series.shape[:-1] if channels else series.shape))
     if len(spatial) == 2:
-        spatial = (1, *spatial)
+        spatial = (len(file.series), *spatial)
     if len(spatial) != 3 or (channels and series.shape[-1] != 3):
         raise InputError(
             path, f"axes {series.axes} of shape {tuple(series.shape)}", "z, y, x", "save one channel and one time point"
         )
-    said = _slices_said(file, channels)
+    said = _slices_said(file, channels) if len(file.series) == 1 else None
     if said is not None and said != spatial[0]:
         raise InputError(path, f"{spatial[0]} slices", f"{said}, as its header says", AGAIN)
     return spatial, channels

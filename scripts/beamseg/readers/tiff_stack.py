@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from .numbering import in_order, same_kind
-from .source import ReadOptions, Source, native
+from .source import ReadOptions, Source, native, said_size
 from .tiff_pages import check_page, check_type, open_tiff, page_channels, plane, voxel_size
 
 SUFFIXES = (".tif", ".tiff")
@@ -43,7 +44,7 @@ def open_source(path: Path, options: ReadOptions) -> Source:
             check_page(file, page)
             if not kinds:
                 channels = page_channels(file, page)
-                size, doubts = voxel_size(tiff)
+                size, doubts = said_size(partial(voxel_size, tiff))
             kinds.append((tuple(page.shape), np.dtype(page.dtype)))
             compressed |= page.compression != 1
             flat = page.is_memmappable and not channels
