@@ -16,8 +16,11 @@ from .runs import is_images
 from .studies import known_studies, load_study, one_of, write_workdir
 from .study_table import gather, write_tables
 
-NETWORKS = ("train", "self_correct", "segment", "train_scm", "refine_scm", "train_frames", "segment_frames")
-"""Rules that hold a GPU."""
+THREADED = (
+    *("simulate", "histogram", "normalize", "assign", "train", "self_correct", "segment", "refine_mpp", "train_scm"),
+    *("refine_scm", "train_frames", "segment_frames"),
+)
+"""Rules that use several threads."""
 
 
 def command(folder: Path, basedir: Path, profile: str, cores: str | None) -> list[str]:
@@ -39,9 +42,9 @@ def command(folder: Path, basedir: Path, profile: str, cores: str | None) -> lis
 
 
 def side_by_side(networks: int, cores: str | None) -> list[str]:
-    """What has a machine work at so many networks at once, each with its share of the cores."""
+    """What has a machine work at so many networks at once, each job with its share of the cores."""
     threads = max(1, (available() if cores in (None, "all") else int(str(cores))) // networks)
-    return ["--resources", f"gpu={networks}", "--set-threads", *(f"{rule}={threads}" for rule in NETWORKS)]
+    return ["--resources", f"gpu={networks}", "--set-threads", *(f"{rule}={threads}" for rule in THREADED)]
 
 
 def run_study(
