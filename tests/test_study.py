@@ -267,7 +267,7 @@ def test_a_cluster_s_profile_gets_no_number_of_cores(tmp_path: Path) -> None:
 
 def test_networks_side_by_side_share_the_cores() -> None:
     _, gpu, _, *threads = side_by_side(2, "5")
-    assert (gpu, side_by_side(4, "2")[3]) == ("gpu=2", "train=1")
+    assert (gpu, side_by_side(4, "2")[3]) == ("gpu=2", "simulate=1")
     rules = [path.stem for path in (BASEDIR / "workflow" / "rules").glob("*.smk") if "threads:" in path.read_text()]
     assert sorted(threads) == sorted(f"{rule}=2" for rule in rules)
 
