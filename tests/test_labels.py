@@ -82,9 +82,7 @@ def test_unlabelled_value(tmp_path: Path) -> None:
 def test_a_mask_of_spread_values_says_what_255_is(tmp_path: Path) -> None:
     mask = np.array([0, 128, 255, 255], np.uint8)[CLASSES]
     labels = open_truth(write(tmp_path / "t.tif", mask), None, SHAPE)
-    assert labels.warnings == [
-        "255 beside 0, 128 is read as no label; if it is a class, renumber it (of labels: `labels.map`)"
-    ]
+    assert labels.warnings == ["255 beside 0, 128 is read as no label; a class is to be renumbered (`labels.map`)"]
     renumbered = open_slices(tmp_path / "t.tif", None, SHAPE, renumber={128: 1, 255: 2})
     np.testing.assert_array_equal(renumbered.read(0, 10), np.minimum(CLASSES, 2))
 

@@ -287,13 +287,9 @@ def open_slices(
         warnings.append("a mask of 0 and 255 alone: 255 is read as class 1")
     elif unlabelled is None and UNLABELLED in counts and UNLABELLED not in {int(value) for value in renumber or {}}:
         others = sorted(value for value in counts if value != UNLABELLED)
-        if others and others[-1] - others[0] >= len(
-            others
-        ):  # spread over 0 … 255, as masks are that are meant to be looked at
+        if others and others[-1] - others[0] >= len(others):  # spread, as masks to be looked at are
             held = ", ".join(map(str, others[:8]))
-            warnings.append(
-                f"255 beside {held} is read as no label; if it is a class, renumber it (of labels: `labels.map`)"
-            )
+            warnings.append(f"255 beside {held} is read as no label; a class is to be renumbered (`labels.map`)")
     table |= {int(value): int(label) for value, label in (renumber or {}).items() if int(value) in counts}
     if unlabelled is not None:
         if unlabelled not in counts:
