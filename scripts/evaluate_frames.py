@@ -1,7 +1,7 @@
 """Rule evaluate_frames: masks and angles against a human's."""
 
 from beamseg.evaluate_frames import evaluate_frames
-from beamseg.frames import open_frames, paired, short_keys, split
+from beamseg.frames import frames_by_part, open_frames, paired, short_keys, split
 from beamseg.job import job
 
 if __name__ == "__main__":
@@ -11,9 +11,9 @@ if __name__ == "__main__":
         frames = open_frames(*params.movie)
         labels, truth = params.masks
         masks = paired(frames, labels)
-        tested = {name: masks[name] for name in split(list(masks), settings["seed"], short_keys(settings))["test"]}
-        if truth:
-            tested |= {name: file for name, file in paired(frames, truth).items() if name not in masks}
+        parts = split(list(masks), settings["seed"], short_keys(settings))
+        known = (paired(frames, truth) if truth else {}) | masks
+        tested = {name: known[name] for name in frames_by_part(frames.names, parts)["test"] if name in known}
         evaluate_frames(
             files.masks,
             files.geometry,

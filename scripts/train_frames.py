@@ -1,6 +1,6 @@
 """Rule train_frames: a network learns wire and droplet from labelled frames."""
 
-from beamseg.frames import open_frames, paired, short_keys, split
+from beamseg.frames import frames_by_part, open_frames, paired, short_keys, split
 from beamseg.inputs import many
 from beamseg.job import job
 from beamseg.provenance import file_digest, identity
@@ -19,8 +19,9 @@ if __name__ == "__main__":
             for part in ("train", "validation"):
                 parts[part] += [Item(frames, name, masks[name]) for name in found[part]]
                 masks_used += [file_digest(masks[name]) for name in found[part]]
-            kept_out = {*found["test"], *found["validation"]}
-            parts["unlabelled"] += [Item(frames, name) for name in frames.names if name not in kept_out]
+            learnt = found | {"train": found["train"] + found["hidden"], "hidden": []}
+            near = frames_by_part(frames.names, learnt)["train"]
+            parts["unlabelled"] += [Item(frames, name) for name in near if name not in found["train"]]
         print(*(f"{len(items)} frames for {part}" for part, items in parts.items()), sep="\n")
         train_frames(
             *parts.values(),

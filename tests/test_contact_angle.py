@@ -171,3 +171,30 @@ def test_human_masks_of_in_situ_frames_are_measured():
     assert len(found) == 10
     assert all(cap.reason == "" for cap in found)
     assert all(100 < cap.angle_deg < 132 for cap in found)  # all frames lie within; no value is in the report
+
+
+def on_a_wire(sides):
+    """A half disc of 40 px above row 120, on a wire whose left and right sides are at `sides(depth)`."""
+    y, x = np.mgrid[:200, :240]
+    left, right = sides(y - 120.0)
+    labels = np.where((y > 120) & (x > left) & (x < right), WIRE, 0)
+    return np.where((y <= 120) & (np.hypot(y - 120.5, x - 120) < 40), DROPLET, labels).astype(np.uint8)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 15.0, 25.0])
+def test_a_leaning_wire_has_its_own_axis_and_diameter(tilt):
+    slope = math.tan(math.radians(tilt))
+    found = measure(on_a_wire(lambda depth: (80.5 + slope * depth, 159.5 + slope * depth)))
+    assert found.tilt_deg == pytest.approx(tilt, abs=0.5)
+    assert found.wire_diameter == pytest.approx(79 * math.cos(math.radians(tilt)), abs=0.7)
+    assert found.reason == ""
+
+
+def test_a_wire_without_a_diameter_says_why():
+    flared = measure(on_a_wire(lambda depth: (80.5 - 0.2 * depth, 159.5 + 0.2 * depth)))
+    assert (flared.wire_diameter, flared.tilt_deg) == (None, None)
+    assert flared.reason == "no diameter: the wire's sides are 23° from parallel"
+    assert flared.angle_deg == pytest.approx(90, abs=1.5)
+    leaning = measure(on_a_wire(lambda depth: (80.5 + 0.8 * depth, 159.5 + 0.8 * depth)))
+    assert leaning.wire_diameter is None
+    assert leaning.reason.startswith("no diameter: ")

@@ -17,8 +17,10 @@ from beamseg.contact_angle import DROPLET, WIRE, smoothed
 from beamseg.errors import InputError
 from beamseg.evaluate_frames import evaluate_frames
 from beamseg.frames import (
+    Frames,
     burnt_in,
     describe,
+    frames_by_part,
     named_files,
     open_frames,
     paired,
@@ -28,7 +30,7 @@ from beamseg.frames import (
     shrunk,
     split,
 )
-from beamseg.measure_frames import measure_frames
+from beamseg.measure_frames import masks_of, measure_frames
 from beamseg.provenance import write_json
 from beamseg.report_frames import report_frames
 from beamseg.segment_frames import without_bars
@@ -104,10 +106,13 @@ def test_grey_values_of_masks_are_classes_by_the_map(tmp_path):
 
 def test_the_split_is_by_blocks_of_neighbours_and_seeded():
     names = [f"{i:03d}" for i in range(40)]
-    settings = {"block": 5, "validation": 0.12, "test": 0.2}
+    settings = {"block": 5, "validation": 0.12, "test": 0.2, "hidden": 0}
     parts = split(names, 0, settings)
     assert sorted(name for found in parts.values() for name in found) == names
-    assert {part: len(found) for part, found in parts.items()} == {"train": 27 - 2, "validation": 5, "test": 10}
+    assert {part: len(found) for part, found in parts.items()} == {
+        **{"train": 25, "validation": 5, "test": 10},
+        "hidden": 0,
+    }
     for found in parts.values():
         blocks = {int(name) // 5 for name in found}
         assert len(found) == 5 * len(blocks)
@@ -115,9 +120,58 @@ def test_the_split_is_by_blocks_of_neighbours_and_seeded():
     assert any(split(names, seed, settings) != parts for seed in range(1, 5))
 
 
+def test_labels_may_be_hidden_by_blocks():
+    names = [f"{i:03d}" for i in range(40)]
+    parts = split(names, 0, {"block": 5, "validation": 0.12, "test": 0.2, "hidden": 0.25})
+    assert {part: len(found) for part, found in parts.items()} == {
+        **{"train": 15, "validation": 5, "test": 10},
+        "hidden": 10,
+    }
+
+
+def test_frames_between_two_parts_are_in_none():
+    names = list("abcdefghijk")
+    parts = {"train": ["b", "d", "j"], "test": ["f", "h"]}
+    assert frames_by_part(names, parts) == {"train": ["a", "b", "c", "d", "j", "k"], "test": ["f", "g", "h"]}
+
+
+def test_masks_are_found_by_the_names_of_their_frames(tmp_path):
+    names = [f"f{i}" for i in range(1, 13)]  # in another order as words
+    for i, name in enumerate(names):
+        mask = np.zeros((4, 4), np.uint8)
+        mask.ravel()[:i] = 255
+        png(tmp_path / f"{name}.png", mask)
+    content = {"frames": {name: {"file": f"{name}.png"} for name in names}, "grey": {"0": 0, "255": 2}}
+    write_json(tmp_path / "m.json", content)
+    assert [int((mask == 2).sum()) for mask in masks_of(tmp_path / "m.json", names)] == list(range(12))
+
+
+def test_frames_of_several_pixel_sizes_have_none(tmp_path):
+    image = np.zeros((8, 8), np.uint8)
+    for name, per_cm in (("a", (2e7, 2e7)), ("b", (2e7, 2e7))):
+        tifffile.imwrite(tmp_path / f"{name}.tif", image, resolution=per_cm, resolutionunit="CENTIMETER")
+    assert open_frames(tmp_path).pixel_nm == pytest.approx(0.5)
+    for per_cm in ((1e7, 1e7), (1e7, 2e7)):
+        tifffile.imwrite(tmp_path / "b.tif", image, resolution=per_cm, resolutionunit="CENTIMETER")
+        assert open_frames(tmp_path).pixel_nm is None
+    (tmp_path / "a.tif").unlink()
+    assert open_frames(tmp_path).pixel_nm is None  # twice as wide as high
+
+
+@pytest.mark.parametrize(("image", "share"), [
+    (np.where(np.arange(100).reshape(10, 10) < 60, 4095, 7).astype(np.uint16), 0.6),
+    (np.where(np.arange(100).reshape(10, 10) < 25, 0, np.arange(100).reshape(10, 10)).astype(np.float32), 0.01),
+    (np.where(np.arange(100).reshape(10, 10) < 30, np.nan, np.arange(100).reshape(10, 10)), 0.31),
+    (np.full((10, 10), 3.0), 1.0),
+])  # fmt: skip
+def test_saturated_is_what_has_the_frames_largest_value(image, share):
+    (row,) = describe(Frames(["a"], lambda name: image, None))
+    assert row["saturated"] == pytest.approx(share)
+
+
 def test_too_few_blocks_for_the_parts_are_refused():
     with pytest.raises(InputError, match="6 labelled frames in 2 blocks of 3"):
-        split(list("abcdef"), 0, {"block": 3, "validation": 0.1, "test": 0.1})
+        split(list("abcdef"), 0, {"block": 3, "validation": 0.1, "test": 0.1, "hidden": 0})
 
 
 def test_frames_are_shrunk_in_their_own_proportions():

@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from beamseg import perturbations
 from beamseg.checkpoint import Resume
 from beamseg.config import defaults
+from beamseg.device import choose
 from beamseg.errors import InputError
 from beamseg.frames import open_frames, paired
 from beamseg.losses import dice_cross_entropy, softmax_mse
 from beamseg.models import build_model
 from beamseg.simulate_frames import simulate_frames
-from beamseg.train_frames import Item, consistency_weight, learning_rate, part_of, train_frames
+from beamseg.train_frames import Item, Task, batch_of, consistency_weight, learning_rate, part_of, train_frames
 
 SCHEMA = yaml.safe_load((Path(__file__).parents[1] / "workflow" / "schemas" / "train_frames.yaml").read_text())
 SETTINGS = defaults(SCHEMA)
@@ -112,7 +113,7 @@ def test_the_adversarial_direction_is_the_decoders_own():
     decoder = torch.nn.Conv2d(2, 2, 1, bias=False)
     with torch.no_grad():
         decoder.weight.copy_(torch.tensor([[[[1.0]], [[0.0]]], [[[-1.0]], [[0.0]]]]))  # blind to channel 1
-    moved = perturbations.adversarial(z, torch.full((1, 2, 2, 2), 0.5), decoder)
+    moved = perturbations.adversarial(z, decoder)
     assert float(moved.norm()) == pytest.approx(perturbations.STRENGTH, rel=1e-4)
     assert float(moved[:, 1].abs().max()) == 0
     assert decoder.weight.grad is None
@@ -183,6 +184,23 @@ def test_the_six_models_train(movie, tmp_path, letter):
     }
     others = {"cross_consistency"} if letter in "be" else {"dice_cross_entropy"}
     assert phases == wanted.get(letter, others)
+
+
+def test_a_batch_is_as_large_as_its_frames_and_not_as_what_they_may_be(movie):
+    frames = open_frames(movie / "frames")
+    task = Task(SETTINGS, 512, MAP, 0, choose("cpu"))
+    wide = Item(frames, frames.names[0])
+    labels = []
+
+    def label(item, image):
+        labels.append(image)
+        return np.ones(image.shape[-2:], np.uint8)
+
+    images, targets = batch_of([wide], label, task, (0, 0))
+    (image,) = labels
+    assert image.shape[-2] < image.shape[-1] == images.shape[-1] == images.shape[-2]
+    assert int((targets == 1).sum()) == image[0].numel()
+    assert float((images == 0).float().mean()) < 0.1  # no black margin
 
 
 def test_the_frozen_resnet_stays_what_labels_made_it(movie, tmp_path):

@@ -115,7 +115,7 @@ def inspect_frames(run: Run) -> str:
     frames = open_frames(run.file("path") or "", run.get("dataset"))
     masks = paired(frames, run.file("labels.path") or "")
     parts = split(list(masks), run.get("seed"), run.get("frames"))
-    return f"{len(frames.names)} frames, " + ", ".join(f"{len(names)} {part}" for part, names in parts.items())
+    return f"{len(frames.names)} frames, " + ", ".join(f"{len(names)} {part}" for part, names in parts.items() if names)
 
 
 def inspect(run: Run) -> dict[str, Any]:

@@ -30,6 +30,8 @@ LARGEST_RMS = 0.08
 """Of the circle's radius; a free edge farther from its circle is no cap."""
 LARGEST_TILT_DEG = 30.0
 """Of the wire's axis from the interface's normal; beyond it the sides are not those of one wire."""
+LARGEST_FLARE_DEG = 10.0
+"""Between the wire's sides; beyond it they are not parallel, and the wire has no one diameter."""
 CUT_OFF = 3.0
 """Standard deviations (from the median) beyond which the weight of a contour point falls off (Huber)."""
 REPLICATES = 400
@@ -40,7 +42,7 @@ CONFIDENCE = 0.95
 class Cap:
     """What was measured on one mask; lengths in pixels, None where it was not measured.
 
-    `reason` says why; it is empty where the angle was measured.
+    `reason` says why; it is empty where everything was measured.
     """
 
     angle_deg: float | None = None
@@ -163,7 +165,7 @@ def measure(labels: np.ndarray, seed: int = 0) -> Cap:
     half = float(np.hypot(*(ends[1] - ends[0]))) / 2
     angle = contact_angle(half, height)
     low, high = interval(circle, near_free, line, near_interface, np.random.default_rng(seed))
-    diameter, axis, tilt = wire_of(contour(wire, ~(droplet | wire)), line, ends)
+    diameter, axis, tilt, reason = wire_of(contour(wire, ~(droplet | wire)), line, ends)
     area, volume = cap_area(circle.radius, angle), cap_volume(circle.radius, height)
     (left_y, left_x), (right_y, right_x) = ends.tolist()
     return Cap(
@@ -186,6 +188,7 @@ def measure(labels: np.ndarray, seed: int = 0) -> Cap:
         wire_diameter=diameter,
         wire_axis_deg=axis,
         tilt_deg=tilt,
+        reason=reason,
     )
 
 
@@ -482,34 +485,50 @@ def rounded_off(exact: np.ndarray) -> np.ndarray:
     return np.floor(exact) + 0.5 - exact
 
 
-def wire_of(edge: Contour, line: Line, ends: np.ndarray) -> tuple[float | None, float | None, float | None]:
-    """Diameter, direction (degrees) and tilt (degrees) of the wire below the interface; None where a side is missing.
+Wire = tuple[float | None, float | None, float | None, str]
 
-    Two parallel lines are fitted to the wire's sides, over a length of twice the interface.
+
+def wire_of(edge: Contour, line: Line, ends: np.ndarray) -> Wire:
+    """Diameter, direction (degrees) and tilt (degrees) of the wire below the interface, or None and the reason.
+
+    Two parallel lines are fitted to the wire's sides, over a length of twice the interface; which point is of which
+    side follows from the axis that they have.
     """
     middle = ends.mean(axis=0)
     width = float(np.hypot(*(ends[1] - ends[0])))
     across = (ends[1] - ends[0]) / width
     depth = -line.distance(edge.points)
-    lateral = (edge.points - middle) @ across
-    near = edge.kept((depth > 2 * MARGIN_PX) & (depth < 2 * width))
-    right = lateral[(depth > 2 * MARGIN_PX) & (depth < 2 * width)] > 0
-    if min(right.sum(), (~right).sum()) < FEWEST_POINTS:
-        return None, None, None
+    near = edge.kept((depth > 2 * MARGIN_PX) & (depth < 2 * width)).points
     weights = np.ones(len(near))
+    right = (near - middle) @ across > 0
     for _ in range(10):
-        centres = [np.average(near.points[side], axis=0, weights=weights[side]) for side in (~right, right)]
-        moved = near.points - np.where(right[:, None], centres[1], centres[0])
+        if min(right.sum(), (~right).sum()) < FEWEST_POINTS:
+            return None, None, None, "no diameter: a side of the wire is not in the frame"
+        centres = [np.average(near[side], axis=0, weights=weights[side]) for side in (~right, right)]
+        moved = near - np.where(right[:, None], centres[1], centres[0])
         normal = np.linalg.eigh((weights[:, None] * moved).T @ moved)[1][:, 0]
+        normal = normal if normal @ across > 0 else -normal
         weights = weights_of(moved @ normal)
-    normal = normal if normal @ across > 0 else -normal
+        right = (near - (centres[0] + centres[1]) / 2) @ normal > 0
     diameter = float((centres[1] - centres[0]) @ normal)
     axis = np.array([-normal[1], normal[0]])
     axis = axis if axis @ line.normal > 0 else -axis
     tilt = math.degrees(math.acos(min(1.0, float(axis @ line.normal))))
+    flare = apart([near[side] for side in (~right, right)])
+    if flare > LARGEST_FLARE_DEG:
+        return None, None, None, f"no diameter: the wire's sides are {flare:.0f}° from parallel"
     if diameter <= 0 or tilt > LARGEST_TILT_DEG:
-        return None, None, None
-    return diameter, math.degrees(math.atan2(-axis[0], axis[1])), tilt
+        return None, None, None, f"no diameter: the wire leans by {tilt:.0f}° from the interface's normal"
+    return diameter, math.degrees(math.atan2(-axis[0], axis[1])), tilt, ""
+
+
+def apart(sides: list[np.ndarray]) -> float:
+    """Degrees between the straight lines through two sets of points, 0 … 90."""
+    directions = []
+    for points in sides:
+        moved = points - points.mean(axis=0)
+        directions.append(np.linalg.eigh(moved.T @ moved)[1][:, 1])
+    return math.degrees(math.acos(min(1.0, abs(float(directions[0] @ directions[1])))))
 
 
 def smoothed(values: np.ndarray, widths: np.ndarray, window: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .contact_angle import CLASSES, measure
+from .errors import InputError
 from .frames import read_mask
 from .metrics import contingency, scores
 from .provenance import read_json, write_json
@@ -50,7 +51,7 @@ def evaluate_frames(
     Raises
     ------
     InputError
-        For a mask that cannot be read or has an unknown value.
+        For a mask that cannot be read, has an unknown value or another size than its frame.
     """
     manifest = read_json(masks)
     own_classes = {int(grey): c for grey, c in manifest["grey"].items()}
@@ -63,6 +64,8 @@ def evaluate_frames(
     for name, file in tested.items():
         truth = read_mask(file, grey_to_class, n)
         found = read_mask(Path(masks).parent / manifest["frames"][name]["file"], own_classes, n)
+        if truth.shape != found.shape:
+            raise InputError(file, f"a mask of {truth.shape}", f"its frame's size, {found.shape}", "export it again")
         pairs = contingency(found, truth)
         counts += pairs[:n, :n]
         human = measure(truth, seed).angle_deg

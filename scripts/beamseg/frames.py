@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,12 @@ from .errors import InputError
 from .losses import UNLABELLED
 from .readers import dm, open_source
 from .readers.numbering import natural_key
+from .readers.source import said_size
 from .readers.tiff_pages import open_tiff, voxel_size
 
 SUFFIXES = (".png", ".tif", ".tiff", *dm.SUFFIXES)
-PARTS = ("train", "validation", "test")
+PARTS = ("train", "validation", "test", "hidden")
 CLIP = (0.5, 99.5)
-SATURATED = 0.2
-"""Share of a frame's pixels at its type's largest or smallest value from which on it is called saturated."""
 BAR = {"least_width": 16, "least_aspect": 3.0, "least_filled": 0.95}
 
 
@@ -49,12 +49,11 @@ def open_frames(path: str | Path, dataset: str | None = None) -> Frames:
     path = Path(path)
     if path.is_dir():
         files = named_files(path)
-        first = next(iter(files.values()))
-        pixel = pixel_of(first) if first.suffix.lower() != ".png" else None
-        return Frames(list(files), lambda name: read_image(files[name]), pixel)
+        sizes = {pixel_of(file) for file in files.values()}
+        return Frames(list(files), lambda name: read_image(files[name]), sizes.pop() if len(sizes) == 1 else None)
     source = open_source(path, dataset)
     names = [f"{index:06d}" for index in range(source.shape[0])]
-    pixel = None if source.voxel_size_um is None else 1e3 * source.voxel_size_um[1]
+    pixel = square_nm(source.voxel_size_um)
     return Frames(names, lambda name: source.read(int(name), int(name) + 1)[0], pixel)
 
 
@@ -92,26 +91,30 @@ def read_image(file: Path) -> np.ndarray:
 
 
 def pixel_of(file: Path) -> float | None:
-    """Pixel size in nm that a TIFF or DM file gives."""
+    """Pixel size in nm that a TIFF or DM file gives; None for a PNG, and for pixels that are not square."""
+    if file.suffix.lower() == ".png":
+        return None
     if file.suffix.lower() in dm.SUFFIXES:
-        size = open_source(file).voxel_size_um
-        return None if size is None else 1e3 * size[1]
+        return square_nm(open_source(file).voxel_size_um)
     with open_tiff(file) as tiff:
-        size, _ = voxel_size(tiff)
-    return None if size is None else 1e3 * size[1]
+        return square_nm(said_size(partial(voxel_size, tiff))[0])
+
+
+def square_nm(size_um: list[float] | None) -> float | None:
+    """The edge in nm of pixels that are as wide as high, else None."""
+    if size_um is None or abs(size_um[1] - size_um[2]) > 1e-3 * size_um[2]:
+        return None
+    return 1e3 * size_um[1]
 
 
 def describe(frames: Frames, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """Per frame its name, height, width and, as `saturated`, the share of pixels at the ends of its type's range."""
+    """Per frame its name, height, width and, as `saturated`, the share of pixels at its largest value, or at none."""
     rows = []
     for name in names or frames.names:
         image = frames.read(name)
-        share = 0.0
-        if image.dtype.kind in "ui":
-            limits = np.iinfo(image.dtype)
-            share = float(np.mean((image == limits.min) | (image == limits.max)))
-        elif float(image.max()) == float(image.min()):
-            share = 1.0
+        numbers = np.isfinite(image)
+        most = image[numbers].max() if numbers.any() else 0
+        share = float(np.mean((image == most) | ~numbers))
         rows.append(
             {"name": name, "height": image.shape[0], "width": image.shape[1], "saturated": float(f"{share:.4f}")}
         )
@@ -125,7 +128,7 @@ def usual_size(rows: list[dict[str, Any]]) -> tuple[int, int]:
 
 
 def split(names: list[str], seed: int, settings: dict[str, Any]) -> dict[str, list[str]]:
-    """Labelled frames -> train, validation, test, by blocks of consecutive frames.
+    """Labelled frames -> train, validation, test and hidden, by blocks of consecutive frames.
 
     Neighbours in a movie are nearly the same image, so a split frame by frame would test on what was trained on. Blocks
     are drawn by the seed until a part has its share; training has at least one block.
@@ -148,11 +151,36 @@ def split(names: list[str], seed: int, settings: dict[str, Any]) -> dict[str, li
             "a block for each part: training, validation, test",
             "label more frames, or lower `frames.block`",
         )
+    wanted["hidden"] = settings["hidden"] * len(ordered)
     for part, n in wanted.items():
         while n > 0 and len(parts[part]) < n and len(order) > 1:
             parts[part] += order.pop()
     parts["train"] = [name for block in order for name in block]
     return {part: sorted(found, key=natural_key) for part, found in parts.items()}
+
+
+def frames_by_part(names: list[str], parts: dict[str, list[str]]) -> dict[str, list[str]]:
+    """All frames of a movie, with a label or not, by the part that their labelled neighbours on both sides are in.
+
+    A frame between two parts is in none: it looks like both. So what is tested was not among what was learnt from
+    without a label either.
+    """
+    of = {name: part for part, found in parts.items() for name in found}
+    known = [of.get(name) for name in names]
+    before, after = (_carried(known), _carried(known[::-1])[::-1])
+    found: dict[str, list[str]] = {part: [] for part in parts}
+    for name, a, b in zip(names, before, after, strict=True):
+        if (part := a or b) is not None and (b or a) == part:
+            found[part].append(name)
+    return found
+
+
+def _carried(values: list[str | None]) -> list[str | None]:
+    """Each value, or the last that there was."""
+    found: list[str | None] = []
+    for value in values:
+        found.append(value or (found[-1] if found else None))
+    return found
 
 
 def short_keys(settings: dict[str, Any]) -> dict[str, Any]:
@@ -169,6 +197,8 @@ def read_mask(file: Path, grey_to_class: dict[int, int], n_classes: int) -> np.n
         For a value that is no class.
     """
     image = read_image(file)
+    if not np.isfinite(image).all():
+        raise InputError(file, "pixels that are no numbers", "a class in every pixel", "mend the mask")
     values = np.unique(image)
     table = {int(v): grey_to_class.get(int(v), int(v)) for v in values}
     bad = [v for v, c in table.items() if not (0 <= c < n_classes or c == UNLABELLED)]
@@ -202,8 +232,9 @@ def paired(frames: Frames, folder: str | Path) -> dict[str, Path]:
 
 def prepared(image: np.ndarray, size: int) -> torch.Tensor:
     """A frame for the network, float32 (1, y, x): percentiles `CLIP` are 0 and 1, longer side `size` at most."""
-    low, high = (float(value) for value in np.percentile(image, CLIP))
-    unit = np.clip((image.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
+    numbers = np.isfinite(image)
+    low, high = (float(value) for value in np.percentile(image[numbers], CLIP)) if numbers.any() else (0.0, 1.0)
+    unit = np.clip((np.where(numbers, image, low).astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
     return resized(torch.from_numpy(unit)[None], shrunk(image.shape, size))
 
 

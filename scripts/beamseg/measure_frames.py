@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def measure_frames(scan: str | Path, masks: str | Path, out: str | Path, setting
     about = read_json(scan)
     usual = usual_size(about["frames"])
     rows = []
-    named = zip(about["frames"], masks_of(masks), strict=True)
+    named = zip(about["frames"], masks_of(masks, [frame["name"] for frame in about["frames"]]), strict=True)
     with Progress(len(about["frames"]), "frames", "measure_frames") as progress:
         for index, (frame, labels) in enumerate(named):
             cap, pixel = measured(frame, labels, usual, about["pixel_nm"], settings["saturated"], seed)
@@ -50,11 +50,11 @@ def measure_frames(scan: str | Path, masks: str | Path, out: str | Path, setting
         table.to_csv(temporary, index=False, float_format="%.6g")
 
 
-def masks_of(manifest: str | Path) -> Iterator[np.ndarray]:
-    """The masks of a manifest as classes, uint8 (y, x), in order."""
+def masks_of(manifest: str | Path, names: Iterable[str]) -> Iterator[np.ndarray]:
+    """The masks of the named frames as classes, uint8 (y, x)."""
     content = read_json(manifest)
     grey_to_class = {int(grey): c for grey, c in content["grey"].items()}
-    for name in sorted(content["frames"], key=list(content["frames"]).index):
+    for name in names:
         yield read_mask(Path(manifest).parent / content["frames"][name]["file"], grey_to_class, len(CLASSES))
 
 
@@ -68,8 +68,8 @@ def measured(
 ) -> tuple[Cap, float | None]:
     """What a frame gives, and the pixel size that holds for it.
 
-    A saturated frame is not measured: its edges are where the grey values ran out. One of another size than most has
-    its angle, and lengths in pixels alone, since its pixels may be of another size too.
+    A saturated frame is not measured: its edges are where the grey values ran out, or there were none. One of another
+    size than most has its angle, and lengths in pixels alone, since its pixels may be of another size too.
     """
     if frame["saturated"] >= saturated:
         return Cap(reason=f"saturated: {100 * frame['saturated']:.0f} % of its pixels"), pixel_nm

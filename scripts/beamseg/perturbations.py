@@ -73,9 +73,11 @@ def guided_cutout(z: torch.Tensor, probability: torch.Tensor) -> torch.Tensor:
     return z * kept
 
 
-def adversarial(z: torch.Tensor, probability: torch.Tensor, decoder: Decoder) -> torch.Tensor:
-    """I-VAT: z moved by `STRENGTH` in the direction in which `decoder`'s prediction departs most from the main one."""
-    fixed, target = z.detach(), probability.detach()
+def adversarial(z: torch.Tensor, decoder: Decoder) -> torch.Tensor:
+    """I-VAT: z moved by `STRENGTH` in the direction in which `decoder` departs most from its own prediction of z."""
+    fixed = z.detach()
+    with torch.no_grad():
+        target = decoder(fixed).softmax(dim=1)
     direction = unit(torch.randn_like(fixed)).requires_grad_()
     with torch.enable_grad():
         moved = decoder(fixed + REACH * direction).log_softmax(dim=1)
@@ -100,4 +102,4 @@ def perturb(name: str, z: torch.Tensor, probability: torch.Tensor, decoder: Deco
         return FEATURE[name](z)
     if name in PREDICTION:
         return PREDICTION[name](z, probability)
-    return adversarial(z, probability, decoder)
+    return adversarial(z, decoder)

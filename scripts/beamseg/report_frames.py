@@ -64,7 +64,7 @@ def report_frames(
     shown = set(np.linspace(0, len(table) - 1, min(SHEET, len(table))).round().astype(int).tolist())
     step = -(-len(table) // MOVIE_FRAMES)
     sheet, movie = [], []
-    for index, (name, labels) in enumerate(zip(frames.names, masks_of(masks), strict=True)):
+    for index, (name, labels) in enumerate(zip(frames.names, masks_of(masks, frames.names), strict=True)):
         if index in shown or index % step == 0:
             picture = overlay(frames.read(name), labels, table.iloc[index])
             if index in shown:

@@ -63,7 +63,7 @@ STAGES: dict[str, Stage] = {
         ("refine_scm",),
     ),
 }
-SPLIT = ("frames.block", "frames.validation", "frames.test")
+SPLIT = ("frames.block", "frames.validation", "frames.test", "frames.hidden")
 FRAME_STAGES: dict[str, Stage] = {
     "simulate_frames": Stage("scan", ("frames.phantom", "phantom.seed")),
     "frames": Stage("scan", ("path", "dataset", "frames.pixel_nm")),

@@ -133,7 +133,12 @@ def train_frames(
         raise InputError("labels.path", "no labelled frame for training", "one at least", "label frames")
     needs_more = settings["objective"] == "cross_consistency" or stage3 == "pseudo_labeling"
     if needs_more and not unlabelled:
-        raise InputError("path", "no unlabelled frame", "some to learn from", "set the objective dice_cross_entropy")
+        raise InputError(
+            "path",
+            "no frame without a label, but for those between the parts of the split",
+            "some to learn from",
+            "give more frames, set `frames.hidden` to hide some labels, or take `nanowires_a` or `nanowires_d`",
+        )
     task = Task(settings, size, grey_to_class, seed, choose(device))
     first = ["supervised"] if settings["pretrain"] or stage3 == "pseudo_labeling" else []
     last = {"pseudo_labeling": "pseudo_labeling"}.get(stage3, settings["objective"])
@@ -155,9 +160,7 @@ def train_frames(
         label = partial(label_of, task, None)
         frozen: nn.Module | None = None
         if phase == "pseudo_labeling" and before is not None:
-            labelled_names = {(id(item.frames), item.name) for item in labelled}
-            fresh = [item for item in unlabelled if (id(item.frames), item.name) not in labelled_names]
-            items += subset(fresh or unlabelled, settings["pseudo_frames"], seed)
+            items += subset(unlabelled, settings["pseudo_frames"], seed)
             label = partial(label_of, task, before)
         elif before is not None:
             frozen = part_of(model, "encoder")
@@ -303,16 +306,21 @@ def subset(items: Sequence[Item], n: int, seed: int) -> list[Item]:
 def batch_of(
     items: list[Item], label: Callable[[Item, torch.Tensor], np.ndarray], task: Task, key: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images float32 (n, 1, size, size) and labels uint8 (n, size, size), turned, in other light; margins 255."""
-    images = torch.zeros(len(items), 1, task.size, task.size)
-    inside = torch.zeros(images.shape, dtype=torch.bool)
-    labels = torch.full((len(items), task.size, task.size), UNLABELLED, dtype=torch.uint8)
-    for place, item in enumerate(items):
-        image = prepared(item.frames.read(item.name), task.size)
+    """Images float32 (n, 1, edge, edge) and labels uint8 (n, edge, edge), turned, in other light.
+
+    A square takes the longest side of all, so that frames can be turned; what it has beyond a frame is the frame
+    mirrored, without a label.
+    """
+    found = [prepared(item.frames.read(item.name), task.size) for item in items]
+    edge = max(max(image.shape) for image in found)
+    labels = torch.full((len(items), edge, edge), UNLABELLED, dtype=torch.uint8)
+    squares = []
+    for place, (item, image) in enumerate(zip(items, found, strict=True)):
         height, width = image.shape[-2:]
-        images[place, :, :height, :width] = image
-        inside[place, :, :height, :width] = True
+        squares.append(np.pad(image.numpy(), ((0, 0), (0, edge - height), (0, edge - width)), mode="symmetric"))
         labels[place, :height, :width] = torch.from_numpy(label(item, image))
+    images = torch.from_numpy(np.stack(squares))
+    inside = torch.ones(images.shape, dtype=torch.bool)
     step = key[0] * 1_000_000 + key[1]
     which = augment.draw_geometry(task.seed, step, len(items))
     device = task.compute.device
