@@ -173,6 +173,19 @@ def test_human_masks_of_in_situ_frames_are_measured():
     assert all(100 < cap.angle_deg < 132 for cap in found)  # all frames lie within; no value is in the report
 
 
+def test_a_bent_interface_is_measured_as_such():
+    y, x = np.mgrid[:200, :240]
+    straight = np.where(y > 120, np.where(np.abs(x - 120) < 40, WIRE, 0), 0)
+    bent = np.where(y > 120 - 6 * np.cos((x - 120) / 40 * math.pi / 2), straight | (np.abs(x - 120) < 40), 0)
+    disc = np.hypot(y - 120.5, x - 120) < 40
+    rms = []
+    for wire in (straight, bent):
+        labels = np.where(wire > 0, WIRE, np.where(disc & (y <= 120), DROPLET, 0)).astype(np.uint8)
+        rms.append(measure(labels).interface_rms)
+    assert rms[0] < 0.1
+    assert 1 < rms[1] < 3
+
+
 def on_a_wire(sides):
     """A half disc of 40 px above row 120, on a wire whose left and right sides are at `sides(depth)`."""
     y, x = np.mgrid[:200, :240]

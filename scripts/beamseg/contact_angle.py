@@ -65,6 +65,8 @@ class Cap:
     """Of the cap turned about its axis, pixels³."""
     rms: float | None = None
     """Distance of the free edge from the circle, root of the mean square."""
+    interface_rms: float | None = None
+    """Of the interface from its line: a bent or pointed one biases the angle, which its interval does not know."""
     arc_deg: float | None = None
     """Of the circle, how much the frame shows."""
     wire_diameter: float | None = None
@@ -75,7 +77,10 @@ class Cap:
     reason: str = ""
 
 
-LENGTHS = {"half_length": 1, "height": 1, "radius": 1, "area": 2, "volume": 3, "rms": 1, "wire_diameter": 1}
+LENGTHS = {
+    **{"half_length": 1, "height": 1, "radius": 1, "area": 2, "volume": 3},
+    **{"rms": 1, "interface_rms": 1, "wire_diameter": 1},
+}
 """What `in_nm` scales, and by which power of the pixel size."""
 
 
@@ -184,6 +189,7 @@ def measure(labels: np.ndarray, seed: int = 0) -> Cap:
         area=area,
         volume=volume,
         rms=rms,
+        interface_rms=float(np.sqrt(np.mean(line.distance(near_interface.points) ** 2))),
         arc_deg=arc,
         wire_diameter=diameter,
         wire_axis_deg=axis,
