@@ -20,7 +20,7 @@ demo: setup
 	@echo "workflow report: demo/results/report.html"
 
 test: setup lint docs $(VENV)/ome-zarr/.ready
-	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm" -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not slurm" -q -n 2 --dist loadscope
 
 test-all: setup lint docs $(VENV)/ome-zarr/.ready
 	$(BIN)/python -m pytest -q

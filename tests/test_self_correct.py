@@ -129,7 +129,7 @@ def watch(stage2: Path) -> Watch:
     model, meta = load_weights(stage2)
     settings = case.section("self_correct")
     watch = Watch.of(model, [ArrayVolume(case.phantom()[0])], meta, settings, 0, choose("cpu"))
-    watch.start = {"rates": [0.9, 0.099, 0.001], "agreement": 1.0, "consistency": 0.8, "unexplained": 0.2}
+    watch.start = {"rates": [0.9, 0.099, 0.001, 0.0004], "agreement": 1.0, "consistency": 0.8, "unexplained": 0.2}
     return watch
 
 
@@ -137,9 +137,10 @@ def watch(stage2: Path) -> Watch:
     ("change", "wanted"),
     [
         ({}, None),
-        ({"rates": [0.95, 0.05, 0.0]}, None),
-        ({"rates": [0.98, 0.02, 0.0]}, "class 1 fell from 9.9% to 2.0% of the pixels"),
-        ({"rates": [0.6, 0.4, 0.0]}, "class 1 grew from 9.9% to 40.0% of the pixels"),
+        ({"rates": [0.95, 0.05, 0.001, 0.0]}, None),
+        ({"rates": [0.98, 0.02, 0.0, 0.0]}, "class 1 fell from 9.9% to 2.0% of the pixels"),
+        ({"rates": [0.9, 0.1, 0.0, 0.0]}, "class 2 fell from 0.1% to 0.0% of the pixels"),
+        ({"rates": [0.6, 0.4, 0.0, 0.0]}, "class 1 grew from 9.9% to 40.0% of the pixels"),
         ({"agreement": 0.5}, "only 50% of the pixels agree with stage 2"),
         (
             {"unexplained": 0.22},
@@ -149,17 +150,23 @@ def watch(stage2: Path) -> Watch:
     ],
 )
 def test_the_watch_says_what_is_wrong(watch: Watch, change: dict[str, object], wanted: str | None) -> None:
-    found = {"rates": [0.9, 0.099, 0.001], "agreement": 0.9, "consistency": 0.85, "unexplained": 0.205, **change}
+    found = {
+        "rates": [0.9, 0.099, 0.001, 0.0004],
+        "agreement": 0.9,
+        "consistency": 0.85,
+        "unexplained": 0.205,
+        **change,
+    }
     assert watch.failure(found) == wanted
 
 
 def test_a_collapsed_teacher_hands_on_stage_2(watch: Watch) -> None:
-    last = {"rates": [1.0, 0.0, 0.0], "agreement": 0.9, "consistency": 1.0}
+    last = {"rates": [1.0, 0.0, 0.0, 0.0], "agreement": 0.9, "consistency": 1.0}
     verdict = judge(watch, {}, last)
     assert verdict["use"] == "stage2"
     assert verdict["reason"] == "self-correction failed the watch: class 1 fell from 9.9% to 0.0% of the pixels"
     assert verdict["watch"]["best"] is None
-    best = {"rates": [0.9, 0.1, 0.0], "agreement": 0.9, "consistency": 0.9, "step": 50, "weights": {}}
+    best = {"rates": [0.9, 0.099, 0.001, 0.0], "agreement": 0.9, "consistency": 0.9, "step": 50, "weights": {}}
     verdict = judge(watch, best, last)
     assert verdict["use"] == "stage3"
     assert "weights" not in verdict["watch"]["best"]
