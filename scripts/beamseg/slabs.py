@@ -63,8 +63,8 @@ def parse_part(part: str) -> tuple[int, int]:
 
 def even_chunks(shape: Sequence[int]) -> tuple[int, ...]:
     """Chunks of at most (8, 256, 256), alike: the last of a row is stored in full however little it holds."""
-    pieces = [-(-n // most) for n, most in zip(shape, CHUNK, strict=True)]
-    return (min(CHUNK[0], shape[0]), *(-(-n // count) for n, count in zip(shape[1:], pieces[1:], strict=True)))
+    depth, *most = CHUNK
+    return (min(depth, shape[0]), *(-(-n // -(-n // edge)) for n, edge in zip(shape[1:], most, strict=True)))
 
 
 def slab_arrays(dtypes: dict[str, Any], shape: tuple[int, int, int]) -> dict[str, dict[str, Any]]:
