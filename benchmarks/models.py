@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from beamseg.device import Compute, choose
 from beamseg.losses import cross_entropy
-from beamseg.models import MODELS, build_model
+from beamseg.models import MODELS, REFERENCE_MODELS, build_model
 
 
 def n_parameters(name: str, channels: int, classes: int) -> int:
@@ -68,13 +68,14 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=4)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     options = parser.parse_args()
-    if unknown := set(options.names) - set(MODELS):
-        parser.error(f"no such network: {', '.join(sorted(unknown))}; there are {', '.join(MODELS)}")
+    known = MODELS | REFERENCE_MODELS
+    if unknown := set(options.names) - set(known):
+        parser.error(f"no such network: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     compute = choose(options.device)
     shape = (options.batch, options.channels, options.size, options.size)
     print(f"{compute.name}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, batch {shape}")
     print(f"{'network':26}{'parameters':>12}{'multiply-adds':>16}{'steps / s':>12}{'crops / s':>12}")
-    for name in options.names or MODELS:
+    for name in options.names or known:
         seconds = seconds_per_step(name, shape, options.classes, options.steps, compute)
         products = multiply_adds(name, options.channels, options.classes, options.size)
         print(

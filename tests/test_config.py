@@ -13,6 +13,7 @@ import yaml
 from beamseg.cli import show_config
 from beamseg.config import defaults, flatten, load_runs, load_schema, merge
 from beamseg.errors import InputError
+from beamseg.provenance import digest
 
 BASEDIR = Path(__file__).resolve().parents[1]
 SCHEMA = load_schema(BASEDIR / "workflow" / "schemas")
@@ -190,3 +191,24 @@ def test_a_cell_that_would_build_objects_is_refused(folder):
     table(folder, "a\ta.h5\t!!python/object/apply:os.getpid []\n", "sample\tpath\tseed")
     with pytest.raises(InputError, match="seed"):
         load(folder)
+
+
+def test_a_key_given_twice_is_refused(folder):
+    write(folder, "seed: 3\ntrain:\n  lr: 0.1\n  batch: 4\n  lr: 0.2\n")
+    with pytest.raises(InputError, match=r"key 'lr' given twice\n.*line 5"):
+        load(folder)
+
+
+def test_numbers_and_words_as_keys_of_one_mapping(folder):
+    """Keys are text in every layer, so that the same value of a mask is one key, and digests can be taken."""
+    write(folder, "evaluate: {truth_map: {0: 0, 1: 5, rest: 1}}\n")
+    table(folder, "a\ta.h5\t{1: 2}\n", "sample\tpath\tevaluate.truth_map")
+    run = load(folder, {"evaluate": {"truth_map": {7: 3}}})["a"]
+    assert run.settings["evaluate"]["truth_map"] == {"0": 0, "1": 2, "rest": 1, "7": 3}
+    assert digest(run.settings)
+
+
+def test_a_merged_mapping_gives_way_to_what_is_written(folder):
+    write(folder, "train: &t {lr: 0.1, batch: 4}\nself_correct: {<<: *t, lr: 0.2}\n")
+    settings = load(folder)["a"].settings
+    assert (settings["self_correct"]["lr"], settings["self_correct"]["batch"]) == (0.2, 4)

@@ -13,7 +13,7 @@ from torch import nn
 from beamseg import pictures
 from beamseg.crops import read_stack
 from beamseg.explain import LAYERS, class_maps, grad_cam
-from beamseg.models import MODELS, build_model, save_weights
+from beamseg.models import MODELS, REFERENCE_MODELS, build_model, save_weights
 from beamseg.volumes import ArrayVolume
 
 torch.set_num_threads(1)
@@ -60,7 +60,7 @@ def test_images_of_a_batch_do_not_mix() -> None:
     assert together.max(axis=(1, 2)).tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(MODELS | REFERENCE_MODELS))
 @pytest.mark.parametrize("layer", sorted(LAYERS))
 def test_every_network_leaves_a_map_and_no_trace(name: str, layer: str) -> None:
     torch.manual_seed(0)

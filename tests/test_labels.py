@@ -82,7 +82,9 @@ def test_unlabelled_value(tmp_path: Path) -> None:
 def test_a_mask_of_spread_values_says_what_255_is(tmp_path: Path) -> None:
     mask = np.array([0, 128, 255, 255], np.uint8)[CLASSES]
     labels = open_truth(write(tmp_path / "t.tif", mask), None, SHAPE)
-    assert labels.warnings == ["255 beside 0, 128 is read as no label; a class is to be renumbered (`labels.map`)"]
+    assert labels.warnings == [
+        "255 beside 0, 128 is read as no label; a class is to be renumbered (`evaluate.truth_map`)"
+    ]
     renumbered = open_slices(tmp_path / "t.tif", None, SHAPE, renumber={128: 1, 255: 2})
     np.testing.assert_array_equal(renumbered.read(0, 10), np.minimum(CLASSES, 2))
 
@@ -322,3 +324,36 @@ def test_slices_that_nobody_painted_are_not_taken_for_background_in_silence(tmp_
     named = {**SETTINGS, "unlabelled": 0}
     assert open_user_labels(named, path, SHAPE).warnings == []
     assert open_truth(path, None, SHAPE).warnings == []
+
+
+def test_objects_with_numbers_of_their_own_are_one_class(tmp_path: Path) -> None:
+    objects = CLASSES.astype(np.uint32) * 70000
+    objects[0, 0, :2] = 255, 1
+    path = write(tmp_path / "objects.tif", objects)
+    expected = np.where(objects > 0, 1, 0)
+    labels = open_user_labels({**SETTINGS, "map": {"0": 0, "rest": 1}}, path, SHAPE)
+    np.testing.assert_array_equal(labels.read(0, 10), expected)
+    np.testing.assert_array_equal(open_truth(path, None, SHAPE, renumber={0: 0, "rest": 1}).read(0, 10), expected)
+    # Some numbers by name beside the rest, and one left out.
+    truth = open_truth(path, None, SHAPE, renumber={"0": 2, "70000": None, "rest": 1})
+    np.testing.assert_array_equal(truth.read(0, 10), np.where(objects == 0, 2, np.where(objects == 70000, 255, 1)))
+    with pytest.raises(InputError, match="values 70000") as caught:
+        open_truth(path, None, SHAPE)
+    assert "evaluate.truth_map" in caught.value.remedy
+    assert "{0: 0, rest: 1}" in caught.value.remedy
+
+
+def test_the_truth_has_values_up_to_252(tmp_path: Path) -> None:
+    values = CLASSES.copy()
+    values[0, 0, 0] = 253
+    with pytest.raises(InputError, match="values 253"):
+        open_truth(write(tmp_path / "t.tif", values), None, SHAPE)
+
+
+def test_painted_objects_leave_0_unpainted(tmp_path: Path) -> None:
+    values = CLASSES.astype(np.uint16)
+    values[values == 2] = 900
+    labels = open_user_labels(
+        {**PAINTED, "map": {1: 0, "rest": 1}}, write(tmp_path / "p.tif", values), SHAPE, n_classes=2, painted=True
+    )
+    np.testing.assert_array_equal(labels.read(0, 10), np.array([255, 0, 1, 1])[np.minimum(CLASSES, 3)])

@@ -11,7 +11,7 @@ import pytest
 
 from beamseg.config import defaults, load_schema
 from beamseg.methods import CITATIONS, LABELERS, write_methods
-from beamseg.models import MODELS
+from beamseg.models import MODELS, REFERENCE_MODELS
 
 BASEDIR = Path(__file__).parents[1]
 PLAN = {"range": [0.25, 1.5], "clipped": {"low": 0.001, "high": 0.02}, "bits": 16}
@@ -88,7 +88,7 @@ def test_every_number_in_brackets_is_a_reference_and_all_are_used(tmp_path: Path
     assert used == {int(n) for n in re.findall(r"^(\d+)\. ", references, flags=re.MULTILINE)}
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(MODELS | REFERENCE_MODELS))
 def test_every_network_has_its_citation(name: str) -> None:
     assert name.removesuffix("_noskip") in CITATIONS
     assert set(LABELERS) <= set(CITATIONS)

@@ -16,7 +16,16 @@ from torch import nn
 from beamseg.device import Compute
 from beamseg.errors import InputError
 from beamseg.losses import cross_entropy
-from beamseg.models import MODELS, build_model, deeplab, load_weights, save_weights, segformer
+from beamseg.models import (
+    MODELS,
+    REFERENCE_MODELS,
+    build_model,
+    deeplab,
+    load_weights,
+    save_weights,
+    segformer,
+    unet_3d,
+)
 from beamseg.models.blocks import EPS, GROUPS, AttentionGate, NormPReLU, SqueezeExcite, pad_to_multiple, upsample
 from beamseg.models.encoder_decoder import EncoderDecoder, nested_order
 from beamseg.predict import predict_slices
@@ -25,7 +34,7 @@ from beamseg.volumes import ArrayVolume
 torch.set_num_threads(1)
 SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "model.yaml"
 METHODS = Path(__file__).parents[1] / "docs" / "methods.md"
-EVERY = pytest.mark.parametrize("name", sorted(MODELS))
+EVERY = pytest.mark.parametrize("name", sorted(MODELS | REFERENCE_MODELS))
 
 
 def seeded(name: str, channels: int = 3, classes: int = 4) -> nn.Module:
@@ -34,7 +43,7 @@ def seeded(name: str, channels: int = 3, classes: int = 4) -> nn.Module:
 
 
 def test_the_schema_names_them_all() -> None:
-    assert sorted(yaml.safe_load(SCHEMA.read_text())["properties"]["name"]["enum"]) == sorted(MODELS)
+    assert sorted(yaml.safe_load(SCHEMA.read_text())["properties"]["name"]["enum"]) == sorted(MODELS | REFERENCE_MODELS)
     assert len(MODELS) == 12
 
 
@@ -337,3 +346,29 @@ def test_learns_and_tiles_agree_with_the_whole_slice(name: str) -> None:
     jumps = np.abs(np.diff(apart, axis=1)).mean(0)
     # Tiles begin or end at 32, 64 and 96; weighting all of their pixels alike makes this ratio about 6.
     assert jumps[[31, 63, 95]].mean() < 3 * jumps.mean()
+
+
+def test_slices_are_convolved_in_three_dimensions() -> None:
+    torch.manual_seed(0)
+    layer = unet_3d.Conv3D(2, 8, 5)
+    layer.norm = nn.Identity()
+    x = torch.rand(2, 2, 5, 6, 7)
+    kernel = layer.conv.weight.unflatten(1, (3, 2)).transpose(1, 2)  # (out, in, z, y, x)
+    torch.testing.assert_close(layer(x), F.conv3d(x, kernel, padding=(0, 1, 1)))
+    one = unet_3d.Conv3D(2, 8, 1)
+    assert one(x[:, :, 2:3]).shape == (2, 8, 1, 6, 7)
+
+
+def test_the_3d_unet_answers_for_the_middle_slice() -> None:
+    """Mirrored along z, with kernels mirrored, it says the same; and it reads every slice."""
+    model = seeded("unet_3d", 7, 2).eval()
+    image = torch.rand(1, 7, 32, 32, requires_grad=True)
+    logits = model(image)
+    assert (torch.autograd.grad(logits.square().sum(), image)[0].abs().sum((0, 2, 3)) > 0).all()
+    for module in model.modules():
+        if isinstance(module, unet_3d.Conv3D) and module.reach == 3:
+            weight = module.conv.weight.unflatten(1, (3, -1)).flip(1).flatten(1, 2)
+            module.conv.weight.data.copy_(weight)
+    torch.testing.assert_close(model(image.flip(1)), logits)
+    with pytest.raises(ValueError, match="4 slices have no middle"):
+        build_model("unet_3d", 4, 2)

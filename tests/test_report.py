@@ -259,7 +259,8 @@ def test_a_product_below_the_pseudo_labels_is_said(tmp_path: Path) -> None:
 
 def test_truth_has_the_colour_of_its_cluster(tmp_path: Path) -> None:
     stages, truth = phantom()
-    result = evaluate(tmp_path, stages, truth=truth, settings={"truth_map": {"2": 1}, "truth_names": {"1": "yarn"}})
+    merged = np.array([0, 1, 1, 3], np.uint8)[truth]
+    result = evaluate(tmp_path, stages, truth=merged, settings={"truth_names": {"1": "yarn"}})
     names, colours, ids = truth_display(result)
     assert names[1:3] == ["cluster 1 (yarn)", "cluster 2 (yarn)"]
     assert ids[1] in (1, 2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import csv
 import difflib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -105,12 +106,33 @@ def check(layer: dict[str, Any], schema: dict[str, Any], where: str) -> None:
         )
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which no key is given twice; keys are text, as they are in JSON."""
+
+    def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        """A mapping; of keys given twice YAML itself would take the last."""
+        own = [str(key.value) for key, _ in node.value]
+        for i, (key, _) in enumerate(node.value):
+            if (name := own[i]) in own[:i]:
+                raise yaml.constructor.ConstructorError(None, None, f"key {name!r} given twice", key.start_mark)
+        self.flatten_mapping(node)
+        return {str(self.construct_object(key)): self.construct_object(value, deep=True) for key, value in node.value}
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.mapping)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text; yaml.YAMLError for what is none, and for a key given twice."""
+    return yaml.load(text, _Loader)
+
+
 def read_layer(path: Path, schema: dict[str, Any]) -> dict[str, Any]:
     """A YAML file as a checked layer; an absent file raises InputError."""
     if not path.exists():
         raise InputError(path, "no such file", "a YAML file", "check the name")
     try:
-        layer = yaml.safe_load(path.read_text()) or {}
+        layer = parse_yaml(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise InputError(path, str(error), "YAML", "mend the syntax at that line") from error
     if not isinstance(layer, dict):
@@ -186,7 +208,7 @@ def row_layer(row: dict[str, str], schema: dict[str, Any], where: str) -> dict[s
     for column, text in row.items():
         key = "labels.path" if column == "labels" else column
         try:
-            value = text if column in TABLE_COLUMNS else yaml.safe_load(text)
+            value = text if column in TABLE_COLUMNS else parse_yaml(text)
         except yaml.YAMLError as error:
             raise InputError(f"{where}: {column}", repr(text), "a value in YAML", "mend the cell") from error
         layer = merge(layer, nested(key, value))
@@ -215,7 +237,7 @@ def load_runs(
     """
     workdir, basedir = Path(workdir), Path(basedir)
     schema = load_schema(basedir / "workflow" / "schemas")
-    top = dict(overrides or {})
+    top = json.loads(json.dumps(overrides or {}))  # keys as parse_yaml has them
     check(top, schema, "--config")
     own = workdir / "config" / "config.yaml"
     shipped = basedir / "config"

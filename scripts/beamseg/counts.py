@@ -85,13 +85,9 @@ def count(
     truth: Volume | None,
     training_labels: Volume | None,
     confidence: Volume | None,
-    lookup: dict[int, int],
     mem_budget_mb: float = 512,
 ) -> Counts:
-    """The one pass: counts of every stage, its labels looked up in `to_class` (256,), against truth and each other.
-
-    `lookup` is the truth map, value -> value, 255 for what is left out.
-    """
+    """The one pass: counts of every stage, its labels looked up in `to_class` (256,), against truth and each other."""
     shape = next(iter(stages.values())).shape
     n_labels = int(np.max(to_class, where=to_class != UNLABELLED, initial=0)) + 1
     counts = Counts(list(stages), shape[0], n_labels)
@@ -103,7 +99,7 @@ def count(
             labels = [to_class[volume.read(z0, z1, rows)] for volume in stages.values()]
             codes = np.full(labels[0].shape, UNLABELLED, np.uint8)
             if truth is not None:
-                codes = encode_truth(truth.read(z0, z1, rows), lookup)
+                codes = np.array(truth.read(z0, z1, rows))
                 if training_labels is not None:
                     codes[(training_labels.read(z0, z1, rows) != UNLABELLED) & (codes != UNLABELLED)] = TRAINED_ON
             outside = labels[0] == UNLABELLED
@@ -127,41 +123,6 @@ def disputed(labels: list[np.ndarray]) -> np.ndarray:
     for label in labels[1:]:
         found |= label != labels[0]
     return found
-
-
-def encode_truth(values: np.ndarray, lookup: dict[int, int]) -> np.ndarray:
-    """Truth as uint8 after `lookup` (value -> value); 255 that is not looked up stays unlabelled.
-
-    Raises
-    ------
-    InputError
-        For a value that is, after the look-up, neither 0 … 252 nor 255, and for fractions.
-    """
-    if values.dtype.kind == "f":
-        whole = np.round(values)
-        if not np.array_equal(whole, values):
-            raise InputError("truth", "fractions or NaN", "whole numbers", "save the labels as integers")
-        values = whole.astype(np.int64)
-    if values.dtype == np.uint8:
-        table = np.arange(256)
-        for value, target in lookup.items():
-            if 0 <= value < 256:
-                table[value] = target
-        found = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
-        coded = table[found]
-    else:
-        found, inverse = np.unique(values, return_inverse=True)
-        coded = table = np.array([lookup.get(int(value), int(value)) for value in found])
-        values = inverse.reshape(values.shape)
-    bad = found[((coded > MAX_TRUTH) | (coded < 0)) & (coded != UNLABELLED)]
-    if bad.size:
-        raise InputError(
-            "truth",
-            f"value {bad[0]}",
-            f"class values 0 to {MAX_TRUTH}, or 255 for unlabelled",
-            "give it a class by evaluate.truth_map, or null there to leave its voxels out",
-        )
-    return table.astype(np.uint8)[values]
 
 
 def spread_out(share: np.ndarray, gap: int, most: int = 8) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import metrics
-from .counts import MAX_TRUTH, TRAINED_ON, Counts, check_shapes, count, encode_truth, spread_out
+from .counts import MAX_TRUTH, TRAINED_ON, Counts, check_shapes, count, spread_out
 from .errors import InputError
 from .metrics import STAGES
 from .palette import class_ids, class_table
@@ -57,13 +57,13 @@ def evaluate(
         unlabelled. The field of view is where the first stage has a label.
     n_clusters : int
     settings : dict
-        The section `evaluate`: truth_map, truth_names, background.
+        The section `evaluate`: truth_names, background; truth_map is done with, names by colour end with it.
     out_json, out_csv : path
         Metrics whole, and as a table with a row per stage and class.
     classes : dict, optional
         The section `classes`; its merges are applied before anything is measured.
     truth : Volume, optional
-        Integers; 255 is not labelled.
+        uint8, 0 … 252 (after `truth_map`); 255 is not labelled.
     training_labels : Volume, optional
         Where it is not 255 a human label was trained on: left out of the comparison with the truth, and counted.
     confidence : Volume, optional
@@ -88,7 +88,7 @@ def evaluate(
     Raises
     ------
     InputError
-        If shapes differ, a value of the truth has no place, or nothing of the truth is labelled.
+        If shapes differ, or nothing of the truth is labelled.
     """
     if not stages or any(name not in STAGES for name in stages):
         raise ValueError(f"stages {list(stages)}: one or more of {list(STAGES)}")
@@ -97,8 +97,7 @@ def evaluate(
     shape = next(iter(stages.values())).shape
     extra = {"truth": truth, "labels": training_labels, "confidence": confidence}
     check_shapes(shape, {**stages, **{name: volume for name, volume in extra.items() if volume is not None}})
-    lookup = {int(v): UNLABELLED if t is None else int(t) for v, t in (settings.get("truth_map") or {}).items()}
-    counts = count(stages, to_class, truth, training_labels, confidence, lookup, mem_budget_mb=mem_budget_mb)
+    counts = count(stages, to_class, truth, training_labels, confidence, mem_budget_mb=mem_budget_mb)
 
     product = choose_product(list(stages), verdict, refinement)
     result: dict[str, Any] = {
@@ -114,24 +113,22 @@ def evaluate(
     _describe(result, counts, table, shape, confidence is not None)
     if truth is not None:
         # A colour mask names its values by colour until the user names them.
-        colours = getattr(truth, "mapping", {}) if not lookup else {}
+        colours = getattr(truth, "mapping", {}) if not settings.get("truth_map") else {}
         _compare(result, counts, table, settings, classes is not None, colours, by_number)
         result["warnings"] = list(getattr(truth, "warnings", []))
     if out_truth is not None:
-        _write_truth(result, truth, lookup, shape, out_truth)
+        _write_truth(result, truth, shape, out_truth)
     _write_csv(result, out_csv)
     write_json(out_json, result)
     return result
 
 
-def _write_truth(
-    result: dict[str, Any], truth: Volume | None, lookup: dict[int, int], shape: tuple[int, int, int], path: str | Path
-) -> None:
+def _write_truth(result: dict[str, Any], truth: Volume | None, shape: tuple[int, int, int], path: str | Path) -> None:
     slices = sorted({result["slices"]["shown"], *result["slices"]["disputed"]}) if truth is not None else []
     kept = np.full((len(slices), *shape[1:]), UNLABELLED, np.uint8)
     for image, z in zip(kept, slices, strict=True):
         if truth is not None:
-            image[:] = encode_truth(truth.read(z, z + 1)[0], lookup)
+            image[:] = truth.read(z, z + 1)[0]
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, z=np.array(slices, dtype=np.int64), truth=kept)
 

@@ -143,4 +143,5 @@ def user_truth(settings: dict[str, Any], path: str, shape: tuple[int, int, int])
         settings["truth_unlabelled"],
         axes=settings.get("truth_axes"),
         flip=settings.get("truth_flip"),
+        renumber=settings["truth_map"],
     )

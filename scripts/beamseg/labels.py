@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .annotations import open_annotations, rounds
+from .counts import MAX_TRUTH
 from .crops import keyed_rng
 from .errors import InputError
 from .readers import Labels, open_labels
@@ -16,6 +17,8 @@ from .readers.source import planes
 from .slabs import UNLABELLED
 from .volumes import OUTSIDE, Volume
 
+REST = "rest"
+"""Key of `labels.map` and `evaluate.truth_map` for every value that has none."""
 PATCHES = 10
 """Patches along y and along x that `labels.rate` cuts a slice into; 100 in all (few-pixel paper, section 4.2)."""
 
@@ -204,12 +207,16 @@ def open_truth(
     *,
     axes: str | None = None,
     flip: Sequence[str] | None = None,
+    renumber: dict[Any, int | None] | None = None,
 ) -> SliceLabels:
-    """The truth of a scan, a volume of uint8 with 255 where there is none. For `evaluate` alone.
+    """The truth of a scan, a volume of uint8, 0 … 252, with 255 where there is none. For `evaluate` alone.
 
     See `open_slices` for the parameters and what is refused.
     """
-    return open_slices(path, dataset, shape, slices, unlabelled, axes=axes, flip=flip)
+    most = MAX_TRUTH + 1
+    return open_slices(
+        path, dataset, shape, slices, unlabelled, axes=axes, flip=flip, renumber=renumber, n_classes=most, truth=True
+    )
 
 
 def open_slices(
@@ -223,8 +230,9 @@ def open_slices(
     axes: str | None = None,
     flip: Sequence[str] | None = None,
     offset: Sequence[int] | None = None,
-    renumber: dict[Any, int] | None = None,
+    renumber: dict[Any, int | None] | None = None,
     n_classes: int | None = None,
+    truth: bool = False,
     must_occur: bool = False,
     painted: bool = False,
 ) -> SliceLabels:
@@ -248,9 +256,12 @@ def open_slices(
     offset : (z, y, x), optional
         Where a file smaller than the scan begins in it.
     renumber : dict, optional
-        Value in the file -> class; values that are not named stay as they are.
+        Value in the file -> class, None for no label; `rest` stands for all values that are not named, without it
+        they stay as they are.
     n_classes : int, optional
         Labels from this number on are refused.
+    truth : bool
+        Whether this is the truth: what is wrong is then put right in the section `evaluate`.
     must_occur : bool
         Whether `unlabelled` must be found in a file that covers the whole scan, rather than only be worth a warning.
     painted : bool
@@ -272,25 +283,28 @@ def open_slices(
         labels = open_labels(path, dataset, axes=axes, flip=flip, allow_gaps=slices is not None)
         chosen, corner = _placed(path, labels.shape, shape, slices, offset)
     counts, alone = _counted(labels)
+    where, marks = ("evaluate.truth_map", "evaluate.truth_unlabelled") if truth else ("labels.map", "labels.unlabelled")
     warnings: list[str] = []
     table = {value: value for value in counts}
-    assumed = painted and unlabelled is None and 0 not in {int(value) for value in renumber or {}}
+    named = _named(renumber or {}, counts)
+    assumed = painted and unlabelled is None and 0 not in _named(renumber or {}, [])
     if assumed:
+        named.pop(0, None)
         shift = 0 if renumber else 1
         # 256 is refused as a value too many and not taken for unlabelled.
         table = {value: 256 if shift and value == 256 else value - shift for value in counts if value}
         table |= {0: UNLABELLED} if 0 in counts else {}
         said = "" if renumber else ", 1 is class 0, 2 is class 1 and so on"
         warnings.append(f"0 is not painted{said}" if 0 in counts else f"every voxel is painted{said}; is that so?")
-    elif unlabelled is None and sorted(counts) == [0, UNLABELLED]:
+    elif unlabelled is None and sorted(counts) == [0, UNLABELLED] and UNLABELLED not in named:
         table[UNLABELLED] = 1
         warnings.append("a mask of 0 and 255 alone: 255 is read as class 1")
-    elif unlabelled is None and UNLABELLED in counts and UNLABELLED not in {int(value) for value in renumber or {}}:
+    elif unlabelled is None and UNLABELLED in counts and UNLABELLED not in named:
         others = sorted(value for value in counts if value != UNLABELLED)
         if others and others[-1] - others[0] >= len(others):  # spread, as masks to be looked at are
             held = ", ".join(map(str, others[:8]))
-            warnings.append(f"255 beside {held} is read as no label; a class is to be renumbered (`labels.map`)")
-    table |= {int(value): int(label) for value, label in (renumber or {}).items() if int(value) in counts}
+            warnings.append(f"255 beside {held} is read as no label; a class is to be renumbered (`{where}`)")
+    table |= {value: label for value, label in named.items() if value in counts}
     if unlabelled is not None:
         if unlabelled not in counts:
             whole = labels.shape == shape
@@ -301,28 +315,29 @@ def open_slices(
                 path,
                 f"the value 255 besides {unlabelled}, which marks what has no label",
                 "classes 0 … 254",
-                "renumber class 255 (`labels.map`)",
+                f"renumber class 255 (`{where}`)",
             )
     most = UNLABELLED if n_classes is None else n_classes
     wrong = [value for value, label in table.items() if label != UNLABELLED and not 0 <= label < most]
     if wrong:
         classes = sorted(value for value, label in table.items() if label != UNLABELLED)
         suggested = ", ".join(f"{value}: {k}" for k, value in enumerate(classes[:8]))
-        how = f" (`labels.map: {{{suggested}}}`, say)" if must_occur else ""
-        more = ", or take more classes (`pseudo_label.n_clusters`)" if n_classes else ""
+        how = f"`{where}: {{{suggested}}}`, say; `{{0: 0, rest: 1}}` where each object has a number of its own"
+        more = ", or take more classes (`pseudo_label.n_clusters`)" if n_classes and not truth else ""
         raise InputError(
             path,
             f"values {', '.join(map(str, wrong[:5]))}{' …' if len(wrong) > 5 else ''}",
             f"1 … {most}, one for each class, and 0 where nothing is painted" if assumed else f"classes 0 … {most - 1}",
-            f"renumber the classes{how}, or name the value that marks what has no label (`unlabelled`){more}",
+            f"renumber the classes ({how}), or name the value that marks what has no label (`{marks}`){more}",
         )
     if labels.mapping:
         named = {n: f"class {label}" if (label := table[n]) != UNLABELLED else "no label" for n in labels.mapping}
         said = ", ".join(f"{colour} is {named[n]}" for n, colour in labels.mapping.items())
         warnings.append(f"a mask of colours: {said}")
     renamed = {value: label for value, label in table.items() if value != label and label != UNLABELLED}
-    if renumber and renamed:
-        warnings.append("renumbered: " + ", ".join(f"{value} is class {label}" for value, label in renamed.items()))
+    if renumber and renamed and not truth:
+        first = [f"{value} is class {label}" for value, label in renamed.items()]
+        warnings.append("renumbered: " + ", ".join(first[:8]) + (f" and {len(first) - 8} more" if first[8:] else ""))
     if must_occur and slices is None and unlabelled is None:
         warnings += _perhaps_unpainted(labels.shape[0], alone, table)
     result = SliceLabels(labels, shape, chosen, table, grey, corner)
@@ -331,6 +346,13 @@ def open_slices(
             result.counts[table[value]] = result.counts.get(table[value], 0) + count
     result.warnings = [*labels.source.warnings, *warnings]
     return result
+
+
+def _named(renumber: dict[Any, int | None], counts: Iterable[int]) -> dict[int, int]:
+    """Value -> class (255 for None) of the values that `renumber` names; where it names the rest, of `counts` too."""
+    labels = {key: UNLABELLED if label is None else int(label) for key, label in renumber.items()}
+    named = {int(value): label for value, label in labels.items() if value != REST}
+    return dict.fromkeys(counts, labels[REST]) | named if REST in labels else named
 
 
 def _not_found(path: Path, unlabelled: int, counts: dict[int, int], refuse: bool) -> str:

@@ -36,6 +36,8 @@ CITATIONS = {
     "segmentation. ECCV (2018).",
     "segformer": "Xie, E. et al. SegFormer: simple and efficient design for semantic segmentation with transformers. "
     "NeurIPS (2021).",
+    "unet_3d": "Çiçek, Ö. et al. 3D U-Net: learning dense volumetric segmentation from sparse annotation. "
+    "MICCAI (2016).",
     "label_smoothing": "Szegedy, C. et al. Rethinking the Inception architecture for computer vision. CVPR (2016).",
     "generalized_cross_entropy": "Zhang, Z. & Sabuncu, M. Generalized cross entropy loss for training deep neural "
     "networks with noisy labels. NeurIPS (2018).",
@@ -60,6 +62,7 @@ NETWORKS = {
     "attention_unet": "Attention U-Net",
     "deeplabv3_plus": "DeepLabv3+",
     "segformer": "SegFormer",
+    "unet_3d": "3-D U-Net",
 }
 LABELERS = {
     "kmeans": "k-means",

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from .config import PHANTOM, TABLE_COLUMNS, check, load_schema, merge, nested
+from .config import PHANTOM, TABLE_COLUMNS, check, load_schema, merge, nested, parse_yaml
 from .errors import InputError
 from .provenance import atomic_path
 
@@ -77,7 +77,7 @@ def load_study(path: Path, scale: str, basedir: Path) -> Study:
     own = yaml.safe_load((basedir / "workflow" / "schemas" / "studies" / "study.yaml").read_text())
     schema = load_schema(basedir / "workflow" / "schemas")
     try:
-        entry = yaml.safe_load(path.read_text())
+        entry = parse_yaml(path.read_text())
     except yaml.YAMLError as error:
         raise InputError(where, str(error), "YAML", "mend the syntax at that line") from error
     check(entry, own, where)

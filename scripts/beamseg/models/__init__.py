@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..provenance import atomic_path, canonical_json
-from . import deeplab, pspnet, segformer, unet
+from . import deeplab, pspnet, segformer, unet, unet_3d
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "unet": unet.unet,
@@ -31,6 +31,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "segformer": segformer.segformer,
 }
 """The rows of the paper's Table I."""
+REFERENCE_MODELS: dict[str, Callable[..., nn.Module]] = {"unet_3d": unet_3d.UNet3D}
+"""What others compare with."""
 FRAME_MODELS: dict[str, Callable[..., nn.Module]] = {"frame_unet": unet.frame_unet, "frame_pspnet": pspnet.PSPNet}
 """Networks of single frames, in two parts: `encode` and `decode`."""
 OF_ANY_WIDTH = ("unet", "unet_noskip")
@@ -77,7 +79,7 @@ def model_options(settings: dict[str, Any], embedding: int = 0) -> dict[str, Any
 
 
 def build_model(name: str, in_channels: int, n_classes: int, embedding: int = 0, **options: Any) -> nn.Module:
-    """A network by its name in `MODELS`, (n, in_channels, y, x) -> logits (n, n_classes, y, x).
+    """A network by its name in `MODELS` or the two beside it, (n, in_channels, y, x) -> logits (n, n_classes, y, x).
 
     With `embedding`, its output is an embedding of so many channels, classified by a 1×1 convolution (`Embedded`).
 
@@ -86,9 +88,11 @@ def build_model(name: str, in_channels: int, n_classes: int, embedding: int = 0,
     InputError
         If there is no network of that name, or its widths cannot be chosen.
     """
-    builders = MODELS | FRAME_MODELS
+    builders = MODELS | REFERENCE_MODELS | FRAME_MODELS
     if name not in builders:
-        raise InputError("model.name", repr(name), f"one of {', '.join(MODELS)}", "choose one of them")
+        raise InputError(
+            "model.name", repr(name), f"one of {', '.join(MODELS | REFERENCE_MODELS)}", "choose one of them"
+        )
     if options.get("widths") and name not in OF_ANY_WIDTH:
         raise InputError("model.widths", f"given for {name}", f"one of {', '.join(OF_ANY_WIDTH)}", "leave it empty")
     model = builders[name](in_channels, embedding or n_classes, **options)

@@ -102,7 +102,7 @@ class Dropout(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or not self.rate:
             return x
-        shape = (max(self.batch, len(x)), x.shape[1], 1, 1)
+        shape = (max(self.batch, len(x)), x.shape[1], *(1,) * (x.ndim - 2))
         kept = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1.0 - self.rate).div_(1.0 - self.rate)
         return x * kept[self.start : self.start + len(x)]
 
