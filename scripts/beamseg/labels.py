@@ -331,8 +331,8 @@ def open_slices(
             f"renumber the classes ({how}), or name the value that marks what has no label (`{marks}`){more}",
         )
     if labels.mapping:
-        named = {n: f"class {label}" if (label := table[n]) != UNLABELLED else "no label" for n in labels.mapping}
-        said = ", ".join(f"{colour} is {named[n]}" for n, colour in labels.mapping.items())
+        colours = {n: f"class {label}" if (label := table[n]) != UNLABELLED else "no label" for n in labels.mapping}
+        said = ", ".join(f"{colour} is {colours[n]}" for n, colour in labels.mapping.items())
         warnings.append(f"a mask of colours: {said}")
     renamed = {value: label for value, label in table.items() if value != label and label != UNLABELLED}
     if renumber and renamed and not truth:
