@@ -1,7 +1,7 @@
 """Rule evaluate_frames: masks and angles against a human's."""
 
 from beamseg.evaluate_frames import evaluate_frames
-from beamseg.frames import frames_by_part, open_frames, paired, short_keys, split
+from beamseg.frames import class_of_grey, frames_by_part, open_frames, paired, short_keys, split
 from beamseg.job import job
 
 if __name__ == "__main__":
@@ -19,6 +19,6 @@ if __name__ == "__main__":
             files.geometry,
             tested,
             snakemake.output[0],
-            grey_to_class=settings["labels"]["map"],
+            grey_to_class=class_of_grey(settings["labels"]["map"]),
             seed=settings["seed"],
         )

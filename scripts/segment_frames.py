@@ -1,6 +1,6 @@
 """Rule segment_frames: a mask for every frame."""
 
-from beamseg.frames import open_frames
+from beamseg.frames import class_of_grey, open_frames
 from beamseg.job import job
 from beamseg.provenance import identity
 from beamseg.segment_frames import segment_frames
@@ -13,7 +13,7 @@ if __name__ == "__main__":
             open_frames(*params.movie),
             files.weights,
             snakemake.output[0],
-            grey_to_class=params.settings["labels.map"],
+            grey_to_class=class_of_grey(params.settings["labels.map"]),
             remove_bars=params.settings["frames.remove_bars"],
             identity=identity("segment_frames", [params.settings, params.code], inputs),
             device=params.device,

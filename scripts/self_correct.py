@@ -1,15 +1,16 @@
 """Rule self_correct: stage 3, a teacher and a student, without pseudo-labels, with the user's labels if any."""
 
-from beamseg.distributed import run_on
+from beamseg.distributed import need_gpus, run_on
 from beamseg.inputs import many, reference_volumes
 from beamseg.job import job
 from beamseg.provenance import identity, read_json
 from beamseg.self_correct import self_correct
-from beamseg.training_labels import open_training_labels
+from beamseg.training_labels import BY_HAND, open_training_labels
 
 if __name__ == "__main__":
-    run_on(snakemake.resources.get("gpu", 0))
+    run_on(snakemake.resources.get("processes", 0))
     with job(snakemake):
+        need_gpus(snakemake.resources.get("processes", 0))
         files, params = snakemake.input, snakemake.params
         settings = params.settings
         inputs = {"scans": many(files.scans), "plan": files.plan, "weights": files.weights, "user": many(files.labels)}
@@ -17,12 +18,10 @@ if __name__ == "__main__":
         n_classes = read_json(files.classes)["n_clusters"]
         labels = None
         given = settings["labels"]
-        if (source := settings["label_source"]) != "clusters":
+        if (source := settings["label_source"]) in BY_HAND:
             labels = [
-                open_training_labels(
-                    source, settings["labels"], volume, None, path or None, n_classes, settings["seed"]
-                )
-                for volume, path in zip(volumes, params.labels, strict=True)
+                open_training_labels(source, given | file, volume, None, n_classes, settings["seed"])
+                for volume, file in zip(volumes, params.labels, strict=True)
             ]
         self_correct(
             volumes,

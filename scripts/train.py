@@ -3,10 +3,10 @@
 from functools import partial
 
 from beamseg.crops import labelled_slices
-from beamseg.distributed import rank_of_environment, run_on
+from beamseg.distributed import need_gpus, rank_of_environment, run_on
 from beamseg.inputs import many, reference_volumes, training_labels
 from beamseg.job import job
-from beamseg.provenance import identity, read_json
+from beamseg.provenance import digest, file_digest, identity, read_json
 from beamseg.rounds import described as described_round
 from beamseg.rounds import keep_round, previous
 from beamseg.train import train
@@ -14,8 +14,10 @@ from beamseg.train_contrastive import train_contrastive
 
 if __name__ == "__main__":
     by_contrast = snakemake.params.settings["train"]["objective"] == "contrastive"
-    run_on(0 if by_contrast else snakemake.resources.get("gpu", 0))
+    gpus = 0 if by_contrast else snakemake.resources.get("processes", 0)
+    run_on(gpus)
     with job(snakemake):
+        need_gpus(gpus)
         files, params = snakemake.input, snakemake.params
         settings = params.settings
         volumes = reference_volumes(files)
@@ -30,7 +32,9 @@ if __name__ == "__main__":
             learn = partial(train, labelled_slices=labelled, sparse=source == "pixels")
         weights, task = snakemake.output.weights, identity("train", params.code, inputs)
         by_rounds = settings["train"]["start_from"] == "previous"
-        start_from = previous(weights, task) if by_rounds else None
+        user = many(files.labels) if by_rounds else []
+        painted = digest([settings["labels"], params.labels, [file_digest(path) for path in user]])
+        start_from = previous(weights, painted) if by_rounds else None
         learn(
             volumes,
             labels,
@@ -46,4 +50,5 @@ if __name__ == "__main__":
             start_from=start_from,
         )
         if by_rounds and rank_of_environment()[0] == 0:
-            print(described_round(keep_round(weights, task, volumes, labels, n_classes, params.device)))
+            kept = keep_round(weights, painted, volumes, labels, many(files.scans), n_classes, params.device)
+            print(described_round(kept))

@@ -1,6 +1,6 @@
 """Rule train_frames: a network learns wire and droplet from labelled frames."""
 
-from beamseg.frames import frames_by_part, open_frames, paired, short_keys, split
+from beamseg.frames import class_of_grey, frames_by_part, open_frames, paired, short_keys, split
 from beamseg.inputs import many
 from beamseg.job import job
 from beamseg.provenance import file_digest, identity
@@ -29,7 +29,7 @@ if __name__ == "__main__":
             snakemake.output.curves,
             settings=settings["train_frames"],
             size=settings["frames.size"],
-            grey_to_class=settings["labels"]["map"],
+            grey_to_class=class_of_grey(settings["labels"]["map"]),
             stage3=settings["stage3"],
             seed=settings["seed"],
             device=params.device,

@@ -12,11 +12,12 @@ if __name__ == "__main__":
         settings = params.settings
         labels = chosen_labels(files)
         raw = [SlabVolume(paths, "labels") for paths in per_scan(labels)]
+        pairs = list(zip(params.labels, raw, strict=True))
         inputs = {"raw": labels, "mpp": many(files.mpp), "user": many(files.labels)}
         train_scm(
             raw,
             [SlabVolume(paths, "labels") for paths in per_scan(files.mpp)],
-            [user_labels(settings, path, v.shape) for path, v in zip(params.labels, raw, strict=True)],
+            [user_labels(settings | {"labels": settings["labels"] | own}, own["path"], v.shape) for own, v in pairs],
             snakemake.output.weights,
             snakemake.output.curves,
             settings["refine_scm"],

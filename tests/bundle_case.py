@@ -26,18 +26,27 @@ def histogram(path: Path, counts: np.ndarray, lo: float = 0.0, hi: float = 100.0
     return path
 
 
-def write_bundle(folder: Path, with_scm: bool = True, settings: dict[str, Any] | None = None) -> Path:
+def write_bundle(
+    folder: Path,
+    with_scm: bool = True,
+    settings: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
+) -> Path:
     """A bundle of three classes, trained on one scan of 100 grey values spread evenly; returns its folder."""
+    options = {"dropout": 0.1} | (options or {})
     parts = folder / "parts"
     parts.mkdir(parents=True)
     torch.manual_seed(0)
-    model = build_model("unet_noskip", 3, N_CLASSES, dropout=0.1)
-    meta = {"name": "unet_noskip", "in_channels": 3, "n_classes": N_CLASSES, "options": {"dropout": 0.1}, "crop": 32}
+    model = build_model("unet_noskip", 3, N_CLASSES, **options)
+    meta = {"name": "unet_noskip", "in_channels": 3, "n_classes": N_CLASSES, "options": options, "crop": 32}
     save_weights(parts / "w.safetensors", model, {**meta, "stage": "stage3"})
     scm.save(scm.SCM(5, N_CLASSES, 8), parts / "scm.safetensors")
-    write_json(parts / "plan.json", {"range": [0.0, 100.0], "bits": 16, "scans": {}, "warnings": []})
-    clusters = [{"id": i, "centroid": 1.0, "intervals": [], "fraction": 1 / 3} for i in range(3)]
-    write_json(parts / "classes.json", {"n_clusters": 3, "labeler": "kmeans", "clusters": clusters, "warnings": []})
+    plan = {"range": [0.0, 100.0], "bits": 16, "clipped": {"low": 0.0, "high": 0.0}, "scans": {}, "warnings": []}
+    write_json(parts / "plan.json", plan)
+    clusters = [{"id": i, "centroid": 1.0, "intervals": [[1, 9]], "fraction": 1 / 3} for i in range(3)]
+    elbow = {"k": [2, 3], "inertia": [0.3, 0.1], "separation": [3.5, None]}
+    classes = {"n_clusters": 3, "labeler": "kmeans", "clusters": clusters, "elbow": elbow, "warnings": []}
+    write_json(parts / "classes.json", classes)
     write_json(
         parts / "scan.json", {"name": "old", "shape": [8, 9, 9], "dtype": "uint16", "voxel_size_um": [1.0, 1.0, 1.0]}
     )
@@ -77,11 +86,31 @@ def sign(folder: Path, *names: str) -> None:
     write_json(folder / "bundle.json", index)
 
 
-def rewrite_header(path: Path, edit: Any) -> None:
-    """Edit the JSON header of a safetensors file, its data left as they are."""
+def split(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Header and data of a safetensors file."""
     raw = path.read_bytes()
     length = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8 : 8 + length])
+    return json.loads(raw[8 : 8 + length]), raw[8 + length :]
+
+
+def join(path: Path, header: dict[str, Any] | str, data: bytes) -> None:
+    """Write a safetensors file of a header, or of its text, and data that need not fit each other."""
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def rewrite_header(path: Path, edit: Any) -> None:
+    """Edit the JSON header of a safetensors file, its data left as they are."""
+    header, data = split(path)
     edit(header)
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
+    join(path, header, data)
+
+
+def describe(folder: Path, name: str, change: dict[str, Any]) -> None:
+    """Put other entries into the description of the network in a bundle's weights, and sign it."""
+
+    def lie(header: dict[str, Any]) -> None:
+        header["__metadata__"]["model"] = json.dumps(json.loads(header["__metadata__"]["model"]) | change)
+
+    rewrite_header(folder / name, lie)
+    sign(folder, name)

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 import yaml
 
-from beamseg.annotate import annotate, instructions, most_different
+from beamseg.annotate import annotate, describe, instructions, most_different, starts
 from beamseg.annotations import files_of, open_annotations, rounds
 from beamseg.config import load_runs
 from beamseg.errors import InputError
@@ -49,6 +49,16 @@ def workdir(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_regions_cover_the_whole_slice() -> None:
+    for extent, size in ((1000, 512), (1024, 512), (600, 512), (512, 512), (40, 40), (1500, 512)):
+        found = starts(extent, size)
+        covered = np.zeros(extent, bool)
+        for first in found:
+            covered[first : first + size] = True
+        assert covered.all()
+        assert len(found) == -(-extent // size)
+
+
 def test_farthest_first_finds_the_odd_ones() -> None:
     features = np.zeros((20, 2))
     features[4], features[9] = [10, 0], [0, 10]
@@ -65,7 +75,7 @@ def test_before_a_run_the_regions_that_differ(workdir: Path) -> None:
     assert own.folder == folder
     assert own.shape == SHAPE
     assert own.size == (40, 40)
-    assert (7, 12, 40) in own.corners
+    assert (7, 24, 40) in own.corners
     assert any(z == 3 for z, _, _ in own.corners)
     images, labels = (tifffile.imread(folder / name) for name in ("images.tif", "labels.tif"))
     assert images.shape == labels.shape == (3, 40, 40)
@@ -84,12 +94,42 @@ def test_before_a_run_the_regions_that_differ(workdir: Path) -> None:
     assert not set(first.corners) & set(second.corners)
 
 
+def test_regions_without_grey_levels_are_not_offered(workdir: Path) -> None:
+    grey = scan()
+    grey[:6] = np.nan
+    grey[8, 3, 3] = np.inf
+    with h5py.File(workdir / "scan.h5", "w") as file:
+        file["data"] = grey
+    annotate(workdir, BASEDIR, "a", 6, 40)
+    (own,) = rounds(workdir / "annotations" / "a")
+    assert len(own.corners) == 6
+    assert min(z for z, _, _ in own.corners) >= 6
+    assert all(np.isfinite(describe(grey[z, y : y + 40, x : x + 40])).all() for z, y, x in own.corners if z != 8)
+    thin = describe(np.random.default_rng(0).random((6, 30)))
+    assert np.isfinite(thin).all()
+
+
+def test_regions_of_one_round_do_not_overlap(workdir: Path) -> None:
+    annotate(workdir, BASEDIR, "a", 100, 48)
+    (own,) = rounds(workdir / "annotations" / "a")
+    for i, (z, y, x) in enumerate(own.corners):
+        for other in own.corners[:i]:
+            assert z != other[0] or abs(y - other[1]) >= 48 or abs(x - other[2]) >= 48
+    assert len(own.corners) == 12
+
+
+@pytest.mark.parametrize(("count", "size", "key"), [(0, 40, "--count"), (3, 0, "--size"), (3, -5, "--size")])
+def test_absurd_options(workdir: Path, count: int, size: int, key: str) -> None:
+    with pytest.raises(InputError, match=f"^{key}\n"):
+        annotate(workdir, BASEDIR, "a", count, size)
+
+
 def test_after_a_run_the_uncertain_ones_with_the_prediction(workdir: Path) -> None:
     runs, _ = load_runs(workdir, BASEDIR)
     assert Runs(runs).owner("segment_stage2", "a") == "a"
     labels = np.ones(SHAPE, np.uint8)
     confidence = np.full(SHAPE, 250, np.uint8)
-    confidence[5, :, :40], labels[5, :, :40], labels[5, 12, 0] = 100, 2, 255
+    confidence[5, :, :40], labels[5, :, :40], labels[5, 0, 0] = 100, 2, 255
 
     def fill(z0: int, z1: int, writer: Any) -> None:
         writer.put("labels", z0, labels[z0:z1])
@@ -108,7 +148,7 @@ def test_after_a_run_the_uncertain_ones_with_the_prediction(workdir: Path) -> No
     write_json(workdir / "results/a/metrics.json", {"product": {"stage": "stage2"}, "verdict": None})
     folder = annotate(workdir, BASEDIR, "a", 1, 40)
     (own,) = rounds(workdir / "annotations" / "a")
-    assert own.corners == [(5, 12, 0)]
+    assert own.corners == [(5, 0, 0)]
     prefilled = tifffile.imread(folder / "labels.tif")
     assert prefilled[0, 0] == 0
     assert (prefilled.ravel()[1:] == 3).all()

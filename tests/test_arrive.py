@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import re
+import socket
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +20,8 @@ from beamseg import arrive as module
 from beamseg.arrive import alone, arrive
 from beamseg.config import load_runs, read_table
 from beamseg.errors import InputError
+from beamseg.job import start_of
+from beamseg.provenance import atomic_path
 from beamseg.runs import Runs
 
 BASEDIR = Path(__file__).resolve().parents[1]
@@ -124,3 +133,127 @@ def test_another_snakemake_is_not_disturbed(place):
         come(folder)
     assert not table(folder).exists()
     assert lines == []
+
+
+def test_names_that_no_row_can_hold_stop_no_call(place, capsys):
+    folder, lines = place
+    scan(folder, "groups")
+    scan(folder, "two\u2028lines")
+    scan(folder, os.fsdecode(b"not_utf8_\xff"))
+    (folder / "scans" / os.fsdecode(b"no_scan_\xff.h5")).write_bytes(b"nothing")
+    for _ in range(2):
+        assert come(folder) == 0
+        assert [row["sample"] for row in read_table(table(folder))] == ["groups_2", "one"]
+        printed = capsys.readouterr().out
+        assert printed.count("not yet ") == 3
+        assert r"two\u2028lines.npy: a path with control characters" in printed
+    assert len(lines) == 2
+
+
+def test_a_long_name_beside_settings_of_samples(place):
+    folder, lines = place
+    deep = folder / "scans" / ("a" * 200)
+    deep.mkdir()
+    np.save(deep / f"{'b' * 100}.npy", np.zeros((20, 16, 18), np.uint8))
+    (folder / "work" / "config" / "samples").mkdir()
+    assert come(folder) == 0
+    assert len(load_runs(folder / "work", BASEDIR)[0]) == 2
+    assert len(lines) == 1
+
+
+def test_a_kill_as_soon_as_the_table_is_there_makes_no_new_scan_a_reference(place, monkeypatch):
+    folder, _ = place
+    table(folder).write_text("sample\tpath\tgroup\nold\t/data/old.h5\tg\n")
+
+    @contextmanager
+    def killed_after(path):
+        with atomic_path(path) as temporary:
+            yield temporary
+        if path == table(folder):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("beamseg.init.atomic_path", killed_after)
+    with pytest.raises(KeyboardInterrupt):
+        come(folder, group="g")
+    monkeypatch.setattr("beamseg.init.atomic_path", atomic_path)
+    come(folder, group="g")
+    graph = Runs(load_runs(folder / "work", BASEDIR)[0])
+    assert list(graph.runs) == ["old", "one"]
+    assert graph.references("g") == ["old"]
+
+
+@pytest.fixture
+def claim(place, monkeypatch):
+    """The claim of a working directory whose file system takes no locks."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(module.fcntl, "flock", refuse)
+    return place[0] / "work" / ".beamseg-arrive.claim"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_two_do_not_overlap_where_locks_are_refused(place, claim, monkeypatch, capsys, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module.fcntl, "flock", refuse)
+    folder, lines = place
+    with alone(folder / "work") as free:
+        assert free
+        assert json.loads(claim.read_text())["pid"] == os.getpid()
+        assert come(folder) == 0
+    assert "another `beamseg arrive`" in capsys.readouterr().out
+    assert lines == []
+    assert come(folder) == 0
+    assert len(lines) == 1
+    assert not claim.exists()
+
+
+def test_another_error_of_a_lock_is_not_taken_for_a_refusal(place, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(module.fcntl, "flock", fail)
+    with pytest.raises(OSError, match="Input/output"), alone(place[0] / "work"):
+        pass
+
+
+def test_the_claim_of_a_process_that_has_ended_is_taken_over(place, claim):
+    folder, _ = place
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    for pid in (int(ended.stdout), os.getpid()):  # a number that is used again belongs to another process
+        claim.write_text(json.dumps({"host": socket.gethostname(), "pid": pid, "started": "boot 1"}))
+        with alone(folder / "work") as free:
+            assert free
+            assert json.loads(claim.read_text())["started"] == start_of(os.getpid())
+        assert not list(claim.parent.glob(".beamseg-arrive.claim*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"host": "elsewhere", "pid": 7, "started": "boot 1"}', "process 7 of elsewhere"),
+        (f'{{"host": "{socket.gethostname()}", "pid": 7, "started": null}}', "process 7"),
+        ("", "process unknown of an unknown host"),
+    ],
+)
+def test_the_claim_of_another_host_is_left_to_a_person(place, claim, text, found):
+    folder, lines = place
+    claim.write_text(text)
+    with pytest.raises(InputError, match=re.escape(found)) as error:
+        come(folder)
+    assert "remove this file" in error.value.remedy
+    assert claim.read_text() == text
+    assert lines == []
+
+
+def test_a_claim_made_while_a_stale_one_is_removed_stays(place, claim, monkeypatch):
+    stale = {"host": socket.gethostname(), "pid": os.getpid(), "started": "boot 1"}
+    live = json.dumps(stale | {"started": start_of(os.getpid())})
+    claim.write_text(json.dumps(stale))
+    monkeypatch.setattr(module, "alive", lambda entry: bool(claim.write_text(live)) and False)
+    with alone(place[0] / "work") as free:
+        assert not free
+    assert claim.read_text() == live

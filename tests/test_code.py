@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 import beamseg
 from beamseg.code import _module, code_digest, lead_the_path
+from beamseg.job import Kept, kept
+from beamseg.provenance import write_json
 
 
 @pytest.fixture
@@ -65,3 +68,44 @@ def test_processes_started_from_here_import_this_library(tmp_path: Path, monkeyp
     found = subprocess.check_output([sys.executable, "-c", "import beamseg; print(beamseg.__file__)"], text=True)
     assert Path(found.strip()) == Path(beamseg.__file__)
     assert os.environ["PYTHONPATH"].split(os.pathsep)[1:] == [str(tmp_path)]
+
+
+THEN = {"steps": 3, "fov": {"kind": "auto"}, "model.name": "unet"}
+DEFAULTS = {"steps": 5, "new": [1], "fov": {"kind": "auto", "value": None}, "model.name": "unet"}
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    path = tmp_path / "train.log.json"
+    write_json(path, {"settings": {"settings": repr(THEN)}})
+    return path
+
+
+def test_settings_that_differ_by_new_keys_at_their_default_look_as_then(record: Path) -> None:
+    now = {"new": [1], **THEN, "fov": {"value": None, "kind": "auto"}}
+    found = kept(now, record, "settings", DEFAULTS)
+    assert found == now
+    assert repr(found) == repr(THEN)
+    again = pickle.loads(pickle.dumps(found, protocol=4))
+    assert (again, repr(again), type(again)) == (now, repr(THEN), Kept)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"new": [2]},
+        {"steps": 5},
+        {"fov": {"kind": "auto", "value": 0}},
+        {"fov": {"kind": "none"}},
+        {"class of the user": None},
+    ],
+)
+def test_settings_that_were_changed_do_not_look_as_then(record: Path, change: dict[str, object]) -> None:
+    now = THEN | change
+    assert repr(kept(now, record, "settings", DEFAULTS)) == repr(now)
+
+
+def test_settings_without_a_record_are_what_they_are(record: Path) -> None:
+    for path, name in ((record.with_name("none.json"), "settings"), (record, "correct")):
+        assert type(kept(THEN, path, name, DEFAULTS)) is dict
+    assert kept(None, record, "settings", DEFAULTS) is None

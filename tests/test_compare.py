@@ -95,3 +95,9 @@ def test_voxels_of_another_size_are_warned_of_and_then_refused(found):
 def test_ratio_of_voxels_is_of_geometric_means():
     assert voxel_ratio([8.0, 1.0, 1.0], [[1.0, 1.0, 1.0]]) == pytest.approx(2)
     assert voxel_ratio([1.0, 1.0, 1.0], [None]) is None
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e300])
+def test_voxels_of_an_absurd_size_are_refused_in_words(found, size):
+    with pytest.raises(InputError, match=r"voxels are \S+ times (larger|smaller) than the bundle's"):
+        found(np.full(100, 7), (size, size, size))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from beamseg.cli import show_config
-from beamseg.config import defaults, flatten, load_runs, load_schema, merge
+from beamseg.config import defaults, flatten, load_runs, load_schema, merge, read_table
 from beamseg.errors import InputError
 from beamseg.provenance import digest
 
@@ -77,7 +77,6 @@ def test_lists_replace_and_dicts_merge():
         ("refine: [scm]\n", "[scm]", "add mpp"),
         ("normalize: {shading: drift, materialize: never}\n", "never, with normalize.shading", "remove materialize"),
         ("pseudo_label: {labeler: features, scope: slab}\n", "slab with labeler: features", "over the group"),
-        ("label_source: slices\n", "an empty cell", "set label_source: clusters"),
         ("classes: {a: {clusters: [0, 1]}, b: {clusters: [1]}}\n", "cluster 1", "take it out"),
         ("a: [1\n", "while parsing", "mend the syntax"),
         ("- 1\n", "a list", "key: value"),
@@ -199,6 +198,12 @@ def test_a_key_given_twice_is_refused(folder):
         load(folder)
 
 
+def test_a_key_that_is_no_word_is_refused(folder):
+    write(folder, "? [a, b]\n: 3\n")
+    with pytest.raises(InputError, match="a key that is no word"):
+        load(folder)
+
+
 def test_numbers_and_words_as_keys_of_one_mapping(folder):
     """Keys are text in every layer, so that the same value of a mask is one key, and digests can be taken."""
     write(folder, "evaluate: {truth_map: {0: 0, 1: 5, rest: 1}}\n")
@@ -212,3 +217,70 @@ def test_a_merged_mapping_gives_way_to_what_is_written(folder):
     write(folder, "train: &t {lr: 0.1, batch: 4}\nself_correct: {<<: *t, lr: 0.2}\n")
     settings = load(folder)["a"].settings
     assert (settings["self_correct"]["lr"], settings["self_correct"]["batch"]) == (0.2, 4)
+
+
+@pytest.mark.parametrize("name", ["Groups", "PREVIEW", "index.html", "Index.HTML", "summary.csv"])
+def test_what_lies_beside_the_folders_of_samples_is_no_name(folder, name):
+    table(folder, f"{name}\ta.h5\n")
+    with pytest.raises(InputError, match=r"none of: groups, index\.html, preview, summary\.csv"):
+        load(folder)
+
+
+def test_a_name_that_no_file_could_bear_is_refused(folder):
+    table(folder, f"{'a' * 100}\ta.h5\n")
+    assert list(load(folder)) == ["a" * 100]
+    for length in (101, 300):
+        table(folder, f"{'a' * length}\ta.h5\n")
+        with pytest.raises(InputError, match="of 100 characters at most"):
+            load(folder)
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\f", "\v", "\x1c"])
+def test_rows_end_at_ends_of_lines_alone(folder, mark):
+    path = folder / "config" / "samples.tsv"
+    path.write_bytes(f"sample\tpath\r\na\tx{mark}y.h5\r\nb\tb.h5\n".encode())
+    assert [(row["sample"], row["path"]) for row in read_table(path)] == [("a", f"x{mark}y.h5"), ("b", "b.h5")]
+
+
+def test_a_row_without_a_path_is_refused(folder):
+    table(folder, "a\ta.h5\nb\t \n")
+    with pytest.raises(InputError, match="sample 'b' without a path") as error:
+        load(folder)
+    assert error.value.where.endswith("row 2")
+    assert "fill in" in error.value.remedy
+
+
+@pytest.mark.parametrize("group", ["g\n", "g" * 101, "g\n\n"])
+def test_a_group_is_the_name_of_a_folder(folder, group):
+    with pytest.raises(InputError, match="group"):
+        load(folder, {"group": group})
+    assert load(folder, {"group": group.strip()[:100]})["a"].group == group.strip()[:100]
+
+
+def bomb(level):
+    """YAML of a hundred characters a level that ten times as many values each stand for."""
+    lines = ["l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, level)]
+    return "train:\n" + "".join(f"  {line}\n" for line in lines)
+
+
+@pytest.mark.parametrize("level", [7, 30])
+@pytest.mark.parametrize("last", ["", "  lr: *l{}\n"])
+def test_a_value_that_aliases_multiply_is_refused_at_once(folder, level, last):
+    write(folder, bomb(level) + last.format(level - 1))
+    with pytest.raises(InputError, match="each alias") as error:
+        load(folder)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_long_value_is_cut_in_the_message_and_a_short_one_is_not(folder):
+    write(folder, f"seed: [{', '.join(['12345'] * 5000)}]\n")
+    with pytest.raises(InputError) as error:
+        load(folder)
+    assert error.value.found.startswith("[12345, 12345, ")
+    assert len(error.value.found) < 250
+    assert error.value.expected == f"{error.value.found} is not of type 'integer'"
+    write(folder, "seed: [1, two]\n")
+    with pytest.raises(InputError) as error:
+        load(folder)
+    assert (error.value.found, error.value.expected) == ("[1, 'two']", "[1, 'two'] is not of type 'integer'")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beamseg.crops import Crops, keyed_rng, labelled_slices, read_stack, read_window, reflect_indices
+from beamseg.crops import Crops, keyed_rng, labelled_slices, painted_places, read_stack, read_window, reflect_indices
 from beamseg.errors import InputError
 from beamseg.volumes import ArrayVolume
 
@@ -131,3 +131,27 @@ def test_labelled_slices_are_those_with_a_label_and_labels_are_classes() -> None
     assert labelled_slices([None, ArrayVolume(labels)], 2) == [(1, 2)]
     with pytest.raises(InputError, match="label 1 in slice 2"):
         labelled_slices([ArrayVolume(labels)], 1)
+
+
+def test_a_share_of_the_labelled_crops_holds_a_pixel_of_a_class_drawn_first() -> None:
+    """One pixel of a rare class: the first crops of a batch hold it half of the time, the last one hardly ever."""
+    volume = np.full((4, 64, 64), 100, np.uint16)
+    labels = np.zeros((4, 64, 64), np.uint8)
+    labels[1, 40, 12] = 1
+    volumes = [ArrayVolume(labels)]
+    crops = Crops(
+        [ArrayVolume(volume)],
+        volumes,
+        1,
+        8,
+        3,
+        0,
+        100.0,
+        labelled=[(0, 1)],
+        anchors=painted_places(volumes, 0),
+        anchored=2 / 3,
+    )
+    held = np.array([[crops.crop(step, index)[1].any() for index in range(3)] for step in range(200)])
+    around, anywhere = held[:, :2].mean(), held[:, 2].mean()
+    assert 0.4 < around < 0.6
+    assert anywhere < 0.1

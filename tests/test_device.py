@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 
 from beamseg import device, self_correct, train
 from beamseg.device import Compute
+from beamseg.errors import InputError
 from beamseg.models import load_weights
 from beamseg.predict import predict_slices
 from beamseg.volumes import ArrayVolume
@@ -86,3 +90,38 @@ def test_both_trainings_and_prediction_in_each_precision(tmp_path: Path, monkeyp
         assert ((values == 255) == (whole == 255)).all()
         assert (values == whole)[sure > 140].all()
         assert np.abs(confidence.astype(int) - sure).mean() < 3
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_where_locks_are_refused_the_gpu_with_most_room_is_taken(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(device.fcntl, "flock", refuse)
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: type("P", (), {"uuid": f"u{index}"}))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: ([100, 300, 200][index], 1000))
+    lease = device.leased_gpu.__wrapped__
+    before = os.listdir("/proc/self/fd")
+    with caplog.at_level(logging.WARNING):
+        assert lease() == 1
+    assert len(caplog.records) == 1
+    assert "takes no locks" in caplog.text
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="set TMPDIR"):
+        lease()
+
+
+def test_another_error_of_a_lock_closes_its_file_and_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(device.fcntl, "flock", fail)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="Input/output"):
+        device._lock(tmp_path / "lock")
+    assert len(os.listdir("/proc/self/fd")) == len(before)

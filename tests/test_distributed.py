@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import training_case as case
-from beamseg import device, predict
+from beamseg import device, distributed, predict
 from beamseg import train as train_module
 from beamseg.device import Pieces, choose
 from beamseg.distributed import Ranks
@@ -186,3 +186,23 @@ def test_two_jobs_take_different_gpus(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(InputError, match="2 GPUs, and none free"):
         lease()
+
+
+def test_several_gpus_where_none_is_usable_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of several processes on the CPU; `device: cpu` asks for none, whatever `gpus` says."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("processes were started"))
+    for gpus in (0, 1, 2):
+        distributed.run_on(gpus)
+    distributed.need_gpus(1)
+    with pytest.raises(InputError, match="2, and no GPU that PyTorch can use"):
+        distributed.need_gpus(2)
+
+
+def test_several_gpus_get_a_process_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(os, "execv", lambda _, words: started.append(words))
+    distributed.run_on(3)
+    assert "--nproc-per-node 3" in " ".join(started[0])
+    distributed.need_gpus(3)

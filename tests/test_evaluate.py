@@ -178,6 +178,13 @@ def test_classes_merge_clusters_and_match_the_truth_by_name(tmp_path: Path) -> N
     assert result["stages"]["scm"]["classes"]["solid"]["iou"] == pytest.approx(expected)
 
 
+def test_a_truth_of_other_numbers_is_said_to_be(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    assert run(tmp_path, stages, truth=truth, by_number=True)["warnings"] == []
+    (warning,) = run(tmp_path, stages, truth=truth + 1, by_number=True)["warnings"]
+    assert warning.startswith("the truth holds the values 1, 2, 3, 4, the network's classes are 0, 1, 2, 3;")
+
+
 def test_a_class_absent_from_the_truth_has_null_and_no_part_in_the_mean(tmp_path: Path) -> None:
     stages, truth = phantom()
     result = run(tmp_path, stages, truth=truth, settings={"truth_names": {"7": "pyrite"}})

@@ -19,6 +19,7 @@ from beamseg.evaluate_frames import evaluate_frames
 from beamseg.frames import (
     Frames,
     burnt_in,
+    class_of_grey,
     describe,
     frames_by_part,
     named_files,
@@ -289,7 +290,7 @@ def load(tmp_path, **settings):
 def test_presets_of_the_six_models_are_valid(tmp_path, letter):
     run = load(tmp_path, preset=f"nanowires_{letter}")
     assert run.get("kind") == "images"
-    assert run.get("labels.map") == MAP
+    assert class_of_grey(run.get("labels.map")) == MAP
 
 
 @pytest.mark.parametrize(
@@ -329,3 +330,9 @@ def test_frames_of_an_electron_microscopes_own_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frames.read("f10"), images[1])
     movie = open_frames(write_dm4(tmp_path / "movie.dm4", images, ("nm", "nm", "s")))
     assert (movie.names, movie.pixel_nm) == (["000000", "000001"], 0.5)
+
+
+def test_keys_of_the_map_are_text_as_the_configuration_has_them() -> None:
+    assert class_of_grey({"0": 0, "127": 1, "255": None}) == {0: 0, 127: 1, 255: 255}
+    with pytest.raises(InputError, match="name each grey value"):
+        class_of_grey({"0": 0, "rest": 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import h5py
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from beamseg.config import read_table
+from beamseg import init as module
+from beamseg.config import NAME, read_table
 from beamseg.errors import InputError
-from beamseg.init import candidates, init
+from beamseg.init import candidates, init, quiet_s, sample_name
 from formats import write_dm4, write_mhd, write_mrc, write_ome_zarr, write_png_stack, write_vol
 
 
@@ -111,3 +113,122 @@ def test_volumes_that_are_numbered_are_no_slices(tmp_path: Path) -> None:
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         init(tmp_path / "nowhere", tmp_path / "samples.tsv")
+
+
+def save(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        np.save(file, np.random.default_rng(0).integers(0, 99, (20, 16, 18)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("name", ["groups", "preview", "Preview", "index.html", "INDEX.html", "summary.csv"])
+def test_a_reserved_name_is_given_a_number(name: str, tmp_path: Path) -> None:
+    save(tmp_path / "scans" / f"{name}.npy")
+    init(tmp_path / "scans", tmp_path / "samples.tsv")
+    assert [row["sample"] for row in read_table(tmp_path / "samples.tsv")] == [f"{name}_2"]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\f", "\n", "\r", "\t", "\x1b", "\x1c", "\x7f"])
+def test_a_name_that_no_row_can_hold_is_passed_over(mark: str, tmp_path: Path) -> None:
+    folder, table = tmp_path / "scans", tmp_path / "samples.tsv"
+    save(folder / "good.npy")
+    save(folder / f"sc{mark}an.npy")
+    save(folder / f"fol{mark}der" / "inside.npy")
+    for _ in range(2):
+        _, refused = init(folder, table)
+        assert [row["sample"] for row in read_table(table)] == ["good"]
+        assert len(refused) == 2
+        assert all("rename it" in line and line.isprintable() for line in refused)
+
+
+def test_names_that_are_not_utf8_are_passed_over(tmp_path: Path) -> None:
+    folder, table = tmp_path / "scans", tmp_path / "samples.tsv"
+    save(folder / "good.npy")
+    save(Path(os.fsdecode(os.fsencode(folder) + b"/Stra\xdfe.npy")))
+    Path(os.fsdecode(os.fsencode(folder) + b"/no_scan_\xff.h5")).write_bytes(b"nothing")
+    _, refused = init(folder, table)
+    assert [row["sample"] for row in read_table(table)] == ["good"]
+    assert len(refused) == 2
+    assert "\\udcdf" in "".join(refused)
+    assert "".join(refused).encode()
+
+
+def test_a_folder_of_slices_whose_name_ends_in_a_blank_is_not_taken_in_again_and_again(tmp_path: Path) -> None:
+    write_png_stack(tmp_path / "scans" / "stack ", np.zeros((12, 9, 7), np.uint8))
+    _, refused = init(tmp_path / "scans", tmp_path / "samples.tsv")
+    assert "rename it" in refused[0]
+    assert not (tmp_path / "samples.tsv").exists()
+
+
+@pytest.mark.parametrize("name", ["a b", "größe", "走査", "\u3000wide", 'say "x"', "#1", "a\u00a0b"])
+def test_other_names_are_read_back_as_they_were(name: str, tmp_path: Path) -> None:
+    path, table = tmp_path / "scans" / f"{name}.npy", tmp_path / "samples.tsv"
+    save(path)
+    init(tmp_path / "scans", table)
+    assert [row["path"] for row in read_table(table)] == [str(path)]
+    assert init(tmp_path / "scans", table)[0] == []
+
+
+def test_long_paths_give_names_that_fit_and_differ(tmp_path: Path) -> None:
+    folder, table = tmp_path / "scans", tmp_path / "samples.tsv"
+    for first in "ab":
+        save(folder / (first * 200) / ("c" * 150) / "scan.npy")
+    (tmp_path / "samples").mkdir()
+    init(folder, table)
+    names = [row["sample"] for row in read_table(table)]
+    assert len(set(names)) == 2
+    assert all(NAME.fullmatch(name) and name.startswith("ccc") for name in names)
+    assert NAME.fullmatch(sample_name(Path("/", "x" * 91 + "_" * 9 + "y" * 85), Path("/"), set()))
+
+
+def test_a_scan_that_vanishes_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, table = tmp_path / "scans", tmp_path / "samples.tsv"
+    for name in ("gone", "here"):
+        save(folder / f"{name}.npy")
+
+    def look(source):
+        (folder / "gone.npy").unlink(missing_ok=True)
+        return quiet_s(source) + 1000
+
+    monkeypatch.setattr(module, "quiet_s", look)
+    _, refused = init(folder, table, settle_s=5)
+    assert [row["sample"] for row in read_table(table)] == ["here"]
+    assert refused == [f"{folder / 'gone.npy'}: cannot be looked at any more (No such file or directory)"]
+
+
+def test_a_folder_that_cannot_be_looked_into_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, table = tmp_path / "scans", tmp_path / "samples.tsv"
+    save(folder / "here.npy")
+    (folder / "shut").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "shut":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    _, refused = init(folder, table)
+    assert [row["sample"] for row in read_table(table)] == ["here"]
+    assert len(refused) == 1
+    assert "shut" in refused[0]
+
+
+def test_a_table_that_would_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    table, text = tmp_path / "samples.tsv", "sample\tpath\tgroup\nold\told.h5\tg\n"
+    table.write_text(text)
+    save(tmp_path / "scans" / "new.npy")
+    for group in ("a\nb", " a"):
+        with pytest.raises(InputError, match="the table is as it was"):
+            init(tmp_path / "scans", table, columns={"group": group})
+        assert table.read_text() == text
+
+
+@pytest.mark.parametrize("header", ["sample\tpath\r\n", '"sample"\t"path"\n'])
+def test_rows_join_a_table_as_spreadsheets_write_it(header: str, tmp_path: Path) -> None:
+    table = tmp_path / "samples.tsv"
+    table.write_bytes(f"{header}old\told.h5\r\n".encode())
+    save(tmp_path / "scans" / "new.npy")
+    init(tmp_path / "scans", table)
+    assert table.read_bytes().startswith(f"{header}old\told.h5\r\n".encode())
+    assert [row["sample"] for row in read_table(table)] == ["old", "new"]

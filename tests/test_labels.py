@@ -33,8 +33,8 @@ def test_clusters_are_the_pseudo_labels() -> None:
     assert (labels.read(0, 10) == 9).all()
     with pytest.raises(InputError, match="no pseudo-labels"):
         open_training_labels("clusters", SETTINGS, GREY)
-    with pytest.raises(InputError, match="no label file"):
-        open_training_labels("slices", SETTINGS, GREY)
+    nothing = open_training_labels("slices", SETTINGS, GREY)
+    assert (nothing.read(0, 10) == 255).all()
 
 
 def test_whole_truth(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_whole_truth(tmp_path: Path) -> None:
 
 def test_some_slices(tmp_path: Path) -> None:
     path = write(tmp_path / "t.tif", CLASSES[[7, 2]])
-    labels = open_training_labels("slices", {**SETTINGS, "slices": [7, 2]}, GREY, path=path)
+    labels = open_training_labels("slices", {**SETTINGS, "slices": [7, 2], "path": path}, GREY)
     expected = np.full(SHAPE, 255, np.uint8)
     expected[[2, 7]] = CLASSES[[2, 7]]
     np.testing.assert_array_equal(labels.read(0, 10), expected)
@@ -112,7 +112,7 @@ def test_outside_the_field_of_view_is_never_trained_on(tmp_path: Path) -> None:
     grey = GREY.array.copy()
     grey[:, :2] = 0
     path = write(tmp_path / "t.tif", CLASSES)
-    labels = open_training_labels("slices", SETTINGS, ArrayVolume(grey), path=path).read(0, 10)
+    labels = open_training_labels("slices", {**SETTINGS, "path": path}, ArrayVolume(grey)).read(0, 10)
     assert (labels[:, :2] == 255).all()
     np.testing.assert_array_equal(labels[:, 2:], CLASSES[:, 2:])
 
@@ -172,7 +172,7 @@ def test_an_unlabelled_value_that_contradicts_the_file(tmp_path: Path) -> None:
 
 
 def trained_on(path: Path, n_classes: int, **settings: Any) -> Any:
-    return open_training_labels("slices", {**SETTINGS, **settings}, GREY, path=path, n_classes=n_classes)
+    return open_training_labels("slices", {**SETTINGS, **settings, "path": path}, GREY, n_classes=n_classes)
 
 
 def test_classes_beyond_the_network_are_refused_with_a_map_that_mends_it(tmp_path: Path) -> None:
@@ -312,6 +312,13 @@ def test_what_is_labelled_must_be_of_two_classes(tmp_path: Path) -> None:
     two = one.copy()
     two[5] = 0
     assert check_painted([opened(two)], 2) == []
+    two[5, 0, 0] = 2
+    outside = GREY.array.copy()
+    outside[5] = 0
+    hidden = open_user_labels(SETTINGS, write(tmp_path / "l.tif", two), SHAPE, ArrayVolume(outside))
+    with pytest.raises(InputError, match="class 1 alone painted inside the field of view"):
+        check_painted([hidden], 3)
+    two[5, 0, 0] = 0
     assert check_painted([opened(two)], 3) == ["labels: class 2 is painted nowhere, so the network will never find it"]
 
 
@@ -321,6 +328,9 @@ def test_slices_that_nobody_painted_are_not_taken_for_background_in_silence(tmp_
     path = write(tmp_path / "l.tif", volume)
     said = "8 of 10 slices hold the value 0 alone, which is class 0 there; if 0 marks what is not painted, set "
     assert open_user_labels(SETTINGS, path, SHAPE).warnings == [said + "`labels.unlabelled: 0`"]
+    some = write(tmp_path / "some.tif", volume[:4])
+    (warning,) = open_user_labels({**SETTINGS, "slices": [1, 3, 5, 7]}, some, SHAPE).warnings
+    assert warning.startswith("3 of 4 slices hold the value 0 alone")
     named = {**SETTINGS, "unlabelled": 0}
     assert open_user_labels(named, path, SHAPE).warnings == []
     assert open_truth(path, None, SHAPE).warnings == []
@@ -357,3 +367,23 @@ def test_painted_objects_leave_0_unpainted(tmp_path: Path) -> None:
         {**PAINTED, "map": {1: 0, "rest": 1}}, write(tmp_path / "p.tif", values), SHAPE, n_classes=2, painted=True
     )
     np.testing.assert_array_equal(labels.read(0, 10), np.array([255, 0, 1, 1])[np.minimum(CLASSES, 3)])
+
+
+def test_a_map_of_painted_values_leaves_the_others_as_they_are_painted(tmp_path: Path) -> None:
+    values = np.array([0, 1, 2, 255], np.uint8)[CLASSES]
+    labels = painted(write(tmp_path / "p.tif", values), map={"255": 2})
+    np.testing.assert_array_equal(labels.read(0, 10), np.array([255, 0, 1, 2])[CLASSES])
+    assert "0 is not painted, 1 is class 0, 2 is class 1 and so on, but for what `labels.map` names" in labels.warnings
+
+
+@pytest.mark.parametrize("count", [3, 4])
+@pytest.mark.parametrize("how", [{}, {"compression": "zlib"}], ids=["plain", "zlib"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_three_or_four_slices_that_were_saved_as_colours(tmp_path: Path, count: int, how: dict[str, Any]) -> None:
+    """tifffile, and so napari, writes them as planes of one picture unless told otherwise."""
+    path = tmp_path / "few.tif"
+    tifffile.imwrite(path, CLASSES[:count].astype(np.int32), **how)
+    slices = [2, 5, 6, 9][:count]
+    labels = open_user_labels({**SETTINGS, "slices": slices}, path, SHAPE)
+    np.testing.assert_array_equal(labels.read(0, 10)[slices], CLASSES[:count])
+    np.testing.assert_array_equal(labels.read(5, 7, slice(1, 4), slice(2, 5)), CLASSES[1:3, 1:4, 2:5])

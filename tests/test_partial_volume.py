@@ -72,7 +72,7 @@ def test_stage_2_trains_without_them_if_asked(tmp_path: Path, half: int, left_ou
     files = SimpleNamespace(table=str(tmp_path / "table.npy"), assigned=[])
     train = {"partial_volume_px": half, "prior": 0}
     settings = {"label_source": "clusters", "labels": {}, "train": train, "seed": 0}
-    (labels,) = training_labels(files, settings, [""], [ArrayVolume(grey)], 3)
+    (labels,) = training_labels(files, settings, [{"path": ""}], [ArrayVolume(grey)], 3)
     found = labels.read(0, 1)[0]
     assert (found == 255).sum() == left_out
     assert (found[:, 16] == 1).all()

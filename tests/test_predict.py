@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from beamseg.device import Compute
+from beamseg.errors import InputError
 from beamseg.models import build_model, save_weights
 from beamseg.predict import gaussian_weight, predict_slices, tile_starts
 from beamseg.segment import STEPS, rounded_confidence, segment
@@ -95,6 +96,47 @@ def test_any_slab_depth_and_part_gives_the_same_bits(tmp_path: Path) -> None:
     assert np.array_equal(found[0][0] == 255, grey == 0)
     for other in found[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+class Broken(nn.Module):
+    """Two classes; a tile that holds the darkest grey level gets logits that are no numbers, or too large."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits = Threshold()(image)
+        return torch.where((image == 0).flatten(1).any(1)[:, None, None, None], self.value, logits)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_answers_that_are_no_numbers_are_refused_with_the_weights_named(value: float) -> None:
+    volume = np.full((5, 40, 40), 40_000, np.uint16)
+    volume[4, 3, 3] = 1
+    found = predict_slices(Broken(value), ArrayVolume(volume), 0, 5, SETTINGS, CPU, 16, 1, "here.safetensors")
+    assert [next(found)[0] for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(InputError, match="class probabilities of slice 4 that are no numbers") as error:
+        next(found)
+    assert error.value.where == "here.safetensors"
+    # Without weights, as for a network in training, the watch is to see what it answers.
+    assert len(slices(volume, model=Broken(value))[0]) == 5
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_label_nothing(tmp_path: Path, value: float) -> None:
+    model = build_model("unet_noskip", 1, 2)
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = value
+    meta = {"name": "unet_noskip", "in_channels": 1, "n_classes": 2, "options": {"dropout": 0.1}, "crop": 16}
+    save_weights(tmp_path / "w.safetensors", model, meta)
+    grey = np.random.default_rng(0).integers(1, 65536, (4, 16, 16)).astype(np.uint16)
+    manifest = tmp_path / "out" / "1-of-1.json"
+    settings = {"slab_depth": 4, "part": "1-of-1", "identity": "x", "stage": "stage2", "device": "cpu"}
+    with pytest.raises(InputError, match="class probabilities of slice 0") as error:
+        segment(manifest, ArrayVolume(grey), tmp_path / "w.safetensors", settings=SETTINGS, **settings)
+    assert error.value.where == str(tmp_path / "w.safetensors")
+    assert not manifest.exists()
 
 
 def test_the_stored_confidence_is_close_where_the_network_is_sure() -> None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+import yaml
 
+from beamseg.config import load_runs
 from beamseg.errors import InputError
 from beamseg.provenance import atomic_path, digest, file_digest, identity, read_json, write_json
+from beamseg.record import described_scans, effective, record, repeat, scan_content
+from beamseg.runs import Runs
+from bundle_case import write_bundle
+from workflow import BASEDIR
 
 
 def test_digest_ignores_order_of_keys_and_numpy_types():
@@ -95,3 +103,126 @@ def test_a_folder_s_digest_is_that_of_its_files(tmp_path):
     changed = file_digest(tmp_path)
     (tmp_path / "b").rename(tmp_path / "c")
     assert len({first, changed, file_digest(tmp_path)}) == 3
+
+
+def test_a_folder_s_digest_is_also_of_the_folders_in_it(tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "chunk").write_text("1")
+    first = file_digest(tmp_path)
+    (tmp_path / "0" / "chunk").write_text("2")
+    assert file_digest(tmp_path) != first
+
+
+def volume(path: Path, seed: int, shape=(4, 8, 9), top=1000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(
+        path, np.random.default_rng(seed).integers(0, top, shape, dtype=np.uint16), photometric="minisblack"
+    )
+    return path
+
+
+def load(folder: Path, table: list[list[object]], config=None, **samples) -> Runs:
+    (folder / "config" / "samples").mkdir(parents=True, exist_ok=True)
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(config or {}))
+    (folder / "config" / "samples.tsv").write_text("".join("\t".join(map(str, row)) + "\n" for row in table))
+    for name, layer in samples.items():
+        (folder / "config" / "samples" / f"{name}.yaml").write_text(yaml.safe_dump(layer))
+    return loaded(folder)
+
+
+def loaded(folder: Path) -> Runs:
+    return Runs(load_runs(folder, BASEDIR)[0])
+
+
+def provenance(runs: Runs, name: str, folder: Path, product=None, **given) -> Path:
+    """What `record` writes of a run, of which nothing but the inputs is there."""
+    run, histograms = runs.runs[name], {}
+    scans = described_scans(runs.runs, name, runs.references(run.group))
+    for scan in scans if run.get("kind") == "volume" else []:
+        other = runs.runs[scan["name"]]
+        histograms[scan["name"]] = folder / f"{scan['name']}.npz"
+        np.savez(histograms[scan["name"]], content=np.str_(scan_content(other.file("path"), other.settings)))
+    write_json(folder / "labels.json", product or {"stage": "stage2", "digest": "0"})
+    out, entries = folder / "provenance.json", {"weights": {}, "manifests": [], "code": {}}
+    entries |= {"settings": effective(run), "scans": scans, "histograms": histograms, **given}
+    record(out, name=name, group=run.group, labels=folder / "labels.json", **entries)
+    assert str(folder) not in out.read_text()
+    return out
+
+
+@pytest.fixture
+def alike(tmp_path):
+    """A group of two scans and the labels of one, all of one base name, and the provenance of the first."""
+    files = [volume(tmp_path / name / "rock.tif", seed) for seed, name in enumerate(("p", "q"))]
+    files.append(volume(tmp_path / "labels" / "rock.tif", 2, top=3))
+    table = [["sample", "path", "group", "labels"], ["a", files[0], "g", files[2]], ["b", files[1], "g"]]
+    runs = load(tmp_path / "then", table, {"label_source": "slices"})
+    return files, provenance(runs, "a", tmp_path)
+
+
+def test_inputs_of_one_base_name_are_told_apart_by_their_content(alike, tmp_path):
+    (scan, other, labels), of = alike
+    for number, order in enumerate([(labels, other, scan), (scan, labels, other), (other, scan, labels)]):
+        assert repeat(of, list(order), tmp_path / str(number)) == []
+        runs = loaded(tmp_path / str(number)).runs
+        assert [runs[name].file("path") for name in "ab"] == [scan, other]
+        assert (runs["a"].file("labels.path"), runs["b"].file("labels.path")) == (labels, None)
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_an_input_of_another_content_is_refused(alike, tmp_path, which):
+    files, of = alike
+    volume(files[which], 9, top=3)
+    with pytest.raises(InputError, match=rf"for 'rock.tif' .*{files[0]}.* \([0-9a-f]{{16}}\)"):
+        repeat(of, files, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_record_without_the_labels_content_takes_what_is_no_scan_or_asks(alike, tmp_path):
+    files, of = alike
+    old = read_json(of)
+    for scan in old["scans"]:
+        del scan["labels_content"]
+    write_json(of, old)
+    assert repeat(of, files, tmp_path / "again") == [f"{files[2]} is taken by its name, its content was not recorded"]
+    assert loaded(tmp_path / "again").runs["a"].file("labels.path") == files[2]
+    more = volume(tmp_path / "more" / "rock.tif", 3)
+    with pytest.raises(InputError, match=f"{files[2]}, {more}"):
+        repeat(of, [*files, more], tmp_path / "other")
+
+
+@pytest.mark.parametrize("apply", [{}, {"adapt": True, "adapt_steps": 7}, {"range": "own"}])
+@pytest.mark.parametrize("given", ["of the sample", "of the row"])
+def test_a_repeated_run_of_a_bundle_keeps_what_its_row_said(tmp_path, apply, given):
+    bundle, scan = write_bundle(tmp_path / "made"), volume(tmp_path / "scan.tif", 0)
+    own = {"refine": ["mpp"], "normalize": {"shading": "drift"}, "apply": apply, "pseudo_label": {"n_clusters": 5}}
+    header, row = ["sample", "path", "bundle"], ["a", scan, bundle]
+    if given == "of the row":
+        columns = {"refine": "[mpp]", "normalize.shading": "drift", "pseudo_label.n_clusters": 5}
+        header, row = [*header, *columns], [*row, *columns.values()]
+        own = {"apply": apply}
+    runs = load(tmp_path / "then", [header, row], {"seed": 3}, a=own)
+    then = effective(runs.runs["a"])
+    assert (then["refine"], then["normalize"]["shading"]) == (["mpp"], "drift")
+    of = provenance(runs, "a", tmp_path, bundle=bundle / "bundle.json")
+    assert repeat(of, [scan, bundle], tmp_path / "again") == []
+    assert effective(loaded(tmp_path / "again").runs["a"]) == then
+
+
+def test_a_run_on_frames_is_recorded_and_repeated(tmp_path):
+    frames, labels = tmp_path / "movie" / "frames", tmp_path / "masks" / "frames"
+    for folder, seed in ((frames, 0), (labels, 5)):
+        for number in range(3):
+            volume(folder / f"{number}.tif", seed + number, (8, 9), 3)
+    table = [["sample", "path", "labels"], ["m", frames, labels]]
+    runs = load(tmp_path / "then", table, {"preset": "nanowires_d"})
+    masks = {"frames": {"0": {"file": "masks/0.png", "digest": "1"}}}
+    of = provenance(runs, "m", tmp_path, masks)
+    assert read_json(of)["product"] == {"stage": "segment_frames", "digest": digest({"0": "1"})}
+    assert repeat(of, [labels, frames], tmp_path / "again") == []
+    again = loaded(tmp_path / "again").runs["m"]
+    assert (again.file("path"), again.file("labels.path")) == (frames, labels)
+    assert effective(again) == effective(runs.runs["m"])
+    volume(frames / "1.tif", 8, (8, 9), 3)
+    with pytest.raises(InputError, match="the content"):
+        repeat(of, [labels, frames], tmp_path / "other")

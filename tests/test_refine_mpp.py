@@ -56,7 +56,9 @@ def test_slabs_and_parts_equal_the_whole(tmp_path: Path, settings: dict[str, Any
         assert summarize(manifests) == changes
 
 
-@pytest.mark.parametrize("settings", [{}, {"support": 2, "anchor_reach": 3, "erode_px": 1, "sheet_px": 0}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"support": 2, "anchor_reach": 3, "erode_px": 1, "sheet_px": 0}, {"min_volume_um3": 30.0}]
+)
 def test_with_labelled_slices_slabs_equal_the_whole(tmp_path: Path, settings: dict[str, Any]) -> None:
     labels = noisy(noise=0.02)
     user = np.full_like(labels, 255)

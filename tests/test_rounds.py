@@ -12,7 +12,7 @@ import torch
 import training_case as case
 from beamseg.models import load_weights
 from beamseg.provenance import file_digest, read_json
-from beamseg.rounds import agreement, described, keep_round, previous
+from beamseg.rounds import agreement, described, keep_round, painted_pixels, previous
 from beamseg.volumes import ArrayVolume
 
 
@@ -37,12 +37,12 @@ def test_a_round_begins_with_the_one_before(tmp_path: Path, capsys: pytest.Captu
     grey, labels = (ArrayVolume(array) for array in case.phantom())
     weights = run(tmp_path, 6)
     assert previous(weights, "one") is None
-    first = keep_round(weights, "one", [grey], [labels], 2, "cpu")
+    first = keep_round(weights, "one", [grey], [labels], ["s"], 2, "cpu")
     assert first["before"] is None
     kept = file_digest(weights)
     # Tried again, it is the same round and begins with none.
     assert previous(weights, "one") is None
-    assert keep_round(weights, "one", [grey], [labels], 2, "cpu") == first
+    assert keep_round(weights, "one", [grey], [labels], ["s"], 2, "cpu") == first
     start = previous(weights, "two")
     assert start == tmp_path / "rounds" / "1.safetensors"
     assert file_digest(start) == kept
@@ -51,24 +51,73 @@ def test_a_round_begins_with_the_one_before(tmp_path: Path, capsys: pytest.Captu
     assert "the weights of the previous round" in capsys.readouterr().out
     for name, value in load_weights(start)[0].state_dict().items():
         assert torch.allclose(value, load_weights(weights)[0].state_dict()[name], atol=1e-9)
-    second = keep_round(weights, "two", [grey], [labels], 2, "cpu")
+    second = keep_round(weights, "two", [grey], [labels], ["s"], 2, "cpu")
     assert (second["round"], second["weights"]) == (2, "2.safetensors")
-    assert second["before"] == first["after"]
+    assert second["before"] is None  # nothing is new
     assert read_json(tmp_path / "rounds" / "rounds.json")["rounds"] == [first, second]
-    assert "by the round before" in described(second)
 
     run(tmp_path, 1, widths=[8, 8], start_from=start)
     assert "another network" in capsys.readouterr().out
 
 
+def painted_in(labels: np.ndarray, *windows: Any) -> ArrayVolume:
+    painted = np.full_like(labels, 255)
+    for window in windows:
+        painted[window] = labels[window]
+    return ArrayVolume(painted)
+
+
+def test_before_is_of_pixels_that_no_round_had_painted(tmp_path: Path) -> None:
+    grey, labels = case.phantom()
+    old, new = np.s_[1, 15:25, 10:30], np.s_[1, 5:20, 12:18]
+    weights = run(tmp_path, 6)
+    keep_round(weights, "one", [ArrayVolume(grey)], [painted_in(labels, old)], ["s"], 2, "cpu")
+    left = weights.read_bytes()
+    run(tmp_path, 12)
+    both = painted_in(labels, old, new)
+    # A second scan, first in the table, in which nothing is painted.
+    blank = ArrayVolume(np.full_like(labels, 255))
+    scans = [ArrayVolume(grey), ArrayVolume(grey)]
+    entry = keep_round(weights, "two", scans, [blank, both], ["t", "s"], 2, "cpu")
+    unseen = painted_in(labels, new).array.copy()
+    unseen[old] = 255
+    (tmp_path / "before.safetensors").write_bytes(left)
+    expected = {"s:1": unseen[1] != 255}
+    wanted = agreement(
+        tmp_path / "before.safetensors", [ArrayVolume(grey)], [ArrayVolume(unseen)], expected, ["s"], 2, "cpu"
+    )
+    assert entry["before"] == wanted
+    assert entry["before"]["painted"] == 15 * 6 - 5 * 6
+    assert entry["after"]["painted"] == 15 * 6 - 5 * 6 + 200
+    assert "of the 60 new ones the round before had labelled" in described(entry)
+
+
+def test_labels_that_come_back_keep_their_number_and_no_weights_are_lost(tmp_path: Path) -> None:
+    grey, labels = case.phantom()
+    weights = run(tmp_path, 2)
+    kept = {}
+    for identity, window in (("A", np.s_[1, :5]), ("B", np.s_[1, :9]), ("A", np.s_[1, :5]), ("C", np.s_[2, :9])):
+        run(tmp_path, 1 + len(kept))
+        entry = keep_round(weights, identity, [ArrayVolume(grey)], [painted_in(labels, window)], ["s"], 2, "cpu")
+        kept[identity] = (entry["round"], file_digest(tmp_path / "rounds" / entry["weights"]))
+    entries = read_json(tmp_path / "rounds" / "rounds.json")["rounds"]
+    assert [(e["identity"], e["round"]) for e in entries] == [("B", 2), ("A", 1), ("C", 3)]
+    for entry in entries:
+        assert file_digest(tmp_path / "rounds" / entry["weights"]) == kept[entry["identity"]][1]
+    assert previous(weights, "D") == tmp_path / "rounds" / "3.safetensors"
+    (tmp_path / "rounds" / "3.safetensors").unlink()
+    assert previous(weights, "D") == tmp_path / "rounds" / "1.safetensors"
+
+
 def test_agreement_on_the_painted_pixels_alone(tmp_path: Path) -> None:
     grey, labels = case.phantom()
     weights = run(tmp_path, 30)
-    painted = np.full_like(labels, 255)
-    painted[1, 15:25, 10:30] = labels[1, 15:25, 10:30]
-    found = agreement(weights, [ArrayVolume(grey)], [ArrayVolume(painted)], 2, "cpu")
+    painted = painted_in(labels, np.s_[1, 15:25, 10:30]).array
+    pixels = painted_pixels(["s"], [ArrayVolume(painted)])
+    assert list(pixels) == ["s:1"]
+    found = agreement(weights, [ArrayVolume(grey)], [ArrayVolume(painted)], pixels, ["s"], 2, "cpu")
     assert found["painted"] == 200
     wrong = np.where(painted == 255, 255, 1 - painted).astype(np.uint8)
-    swapped = agreement(weights, [ArrayVolume(grey)], [ArrayVolume(wrong)], 2, "cpu")
+    swapped = agreement(weights, [ArrayVolume(grey)], [ArrayVolume(wrong)], pixels, ["s"], 2, "cpu")
     assert found["accuracy"] + swapped["accuracy"] == pytest.approx(1, abs=1e-5)
     assert found["mean_iou"] > 0.5 > swapped["mean_iou"]

@@ -79,6 +79,41 @@ def test_labels_are_part_of_the_identity_of_training_and_truth_is_not(runs):
     assert "truth" not in {key for stage in STAGES if stage != "evaluate" for key in STAGES[stage].settings}
 
 
+LABELLED = "sample\tpath\tgroup\tlabel_source\tlabels\tlabels.slices\tlabels.map"
+
+
+def test_labels_of_several_scans_train_one_model_and_the_rest_is_applied(runs):
+    """Each file has slices, an orientation and values of its own."""
+    rows = [
+        "a\ta.h5\tg\tslices\tla.tif\t[2, 7]\t{255: 1}",
+        "b\tb.h5\tg\tslices\tlb.tif\t[3]\t",
+        "c\tc.h5\tg\tslices\t\t\t",
+    ]
+    graph = runs(rows, LABELLED)
+    assert {graph.owner("train", name) for name in "abc"} == {"g"}
+    assert graph.label_file("a")["slices"] == [2, 7]
+    assert graph.label_file("a")["map"] == {"255": 1}
+    assert graph.label_file("b")["slices"] == [3]
+    assert graph.label_file("b")["path"].endswith("lb.tif")
+    assert graph.label_file("c")["path"] == ""
+    other = runs([rows[0], rows[1].replace("[3]", "[4]"), rows[2]], LABELLED)
+    assert other.identity("train", "a") != graph.identity("train", "a")
+    every = "sample\tpath\tgroup\tlabel_source\tlabels\tlabels.every"
+    with pytest.raises(InputError, match=r"group 'g': labels.every"):
+        runs(["a\ta.h5\tg\tslices\tl.tif\t5", "b\tb.h5\tg\tslices\tl.tif\t4"], every)
+
+
+@pytest.mark.parametrize("source", ["slices", "pixels"])
+def test_labels_that_training_would_not_see_are_refused(runs, source):
+    header = "sample\tpath\tgroup\tlabel_source\tlabels"
+    with pytest.raises(InputError, match="an empty cell for every scan") as caught:
+        runs([f"a\ta.h5\tg\t{source}\t", f"b\tb.h5\tg\t{source}\t"], header)
+    assert "the same `group`" in caught.value.remedy
+    rows = [f"{name}\t{name}.h5\tg\t{source}\tl.tif" for name in "abcdef"]
+    with pytest.raises(InputError, match="labels of e, f"):
+        runs(rows, header)
+
+
 def test_phantoms_are_told_apart_by_their_parameters(runs):
     graph = runs(["a\tphantom\t1", "b\tphantom\t2", "c\tphantom\t1"], "sample\tpath\tphantom.seed")
     assert [graph.owner("ingest", name) for name in "abc"] == ["a", "b", "a"]

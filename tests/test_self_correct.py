@@ -130,6 +130,7 @@ def watch(stage2: Path) -> Watch:
     settings = case.section("self_correct")
     watch = Watch.of(model, [ArrayVolume(case.phantom()[0])], meta, settings, 0, choose("cpu"))
     watch.start = {"rates": [0.9, 0.099, 0.001, 0.0004], "agreement": 1.0, "consistency": 0.8, "unexplained": 0.2}
+    watch.start["labelled"] = 0.9
     return watch
 
 
@@ -147,6 +148,7 @@ def watch(stage2: Path) -> Watch:
             "labels leave 22.0% of the local contrast unexplained, those of stage 2 20.0%",
         ),
         ({"consistency": 0.7}, "self-consistency 0.700 is below that of stage 2, 0.800"),
+        ({"labelled": 0.89}, "mean IoU 0.890 on the labelled pixels is below that of stage 2, 0.900"),
     ],
 )
 def test_the_watch_says_what_is_wrong(watch: Watch, change: dict[str, object], wanted: str | None) -> None:
@@ -155,9 +157,32 @@ def test_the_watch_says_what_is_wrong(watch: Watch, change: dict[str, object], w
         "agreement": 0.9,
         "consistency": 0.85,
         "unexplained": 0.205,
+        "labelled": 0.9,
         **change,
     }
     assert watch.failure(found) == wanted
+
+
+def test_the_watch_measures_the_user_s_labels(stage2: Path) -> None:
+    """Mean IoU of what the network says, whole windows, on the labelled pixels alone."""
+    model, meta = load_weights(stage2)
+    grey, truth = case.phantom()
+    labels = np.full_like(truth, 255)
+    labels[2, :20] = truth[2, :20]
+    settings, volumes = case.section("self_correct"), [ArrayVolume(grey)]
+    how = (meta, settings, 0, choose("cpu"))
+    watch = Watch.of(model, volumes, *how, [ArrayVolume(labels)], [(0, 2)])
+    edge = min(256, *grey.shape[1:])
+    assert watch.given.shape == (8, edge, edge)
+    taught = watch.given != 255
+    said = np.stack(watch._labels(model, watch.examples))
+    iou = [
+        ((said == c) & (watch.given == c)).sum() / (((said == c) | (watch.given == c)) & taught).sum()
+        for c in np.unique(watch.given[taught])
+    ]
+    assert 0 < taught.mean() < 1
+    assert watch.start["labelled"] == pytest.approx(np.mean(iou), abs=1e-5)
+    assert "labelled" not in Watch.of(model, volumes, *how).start
 
 
 def test_a_collapsed_teacher_hands_on_stage_2(watch: Watch) -> None:

@@ -243,3 +243,45 @@ def test_the_cache_is_declared_in_megabytes_once_the_scan_is_known(tmp_path):
     caches = [list((workflow.folder / f"results/{n}/normalize").glob("slab_*.h5")) for n in "ab"]
     assert sorted(map(bool, caches)) == [False, True]
     assert "normalize" not in jobs_of(workflow.run("-n", "--resources", "disk_mb=400"))
+
+
+def upgraded_copy(folder, edit):
+    """The checkout in a folder of its own, with an edit of its schemas' texts."""
+    for name in ("Snakefile", "workflow", "scripts", "config", "envs"):
+        copy_of = shutil.copytree if (BASEDIR / name).is_dir() else shutil.copy
+        folder.mkdir(exist_ok=True)
+        copy_of(BASEDIR / name, folder / name)
+    for path in (folder / "workflow" / "schemas").glob("*.yaml"):
+        path.write_text(edit(path.read_text()))
+    return folder / "Snakefile"
+
+
+def test_new_keys_at_their_default_recompute_nothing_where_a_sample_s_code_is_frozen(finished, tmp_path):
+    def edit(text):
+        return text.replace("\nproperties:\n", "\nproperties:\n  brand_new: {type: integer, default: 7}\n", 1)
+
+    class Upgraded(Workflow):
+        snakefile = upgraded_copy(tmp_path / "upgraded", edit)
+
+    with open(tmp_path / "upgraded" / "scripts" / "beamseg" / "segment.py", "a") as file:
+        file.write("\n\nNEW = 1\n")
+    upgraded = Upgraded(finished.folder)
+    assert {"simulate", "segment", "record"} <= set(upgraded.rules("-n"))
+    (finished.folder / "config" / "samples").mkdir()
+    (finished.folder / "config" / "samples" / "a.yaml").write_text("code: frozen\n")
+    assert upgraded.rules("-n") == []
+    (finished.folder / "results" / "a" / "report.html").unlink()
+    assert set(upgraded.rules()) <= {"report", "release"}
+    assert upgraded.rules("-n") == []
+    upgraded.write(edited(report={"brand_new": 8}))
+    assert "report" in upgraded.rules("-n")
+    upgraded.write(edited(phantom={"brand_new": 8}))
+    assert "simulate" in upgraded.rules("-n")
+
+
+def test_processes_of_a_training_are_as_many_as_gpus_says_however_a_cluster_is_asked(finished):
+    finished.write(edited(gpus=2, code="frozen"))
+    assert finished.rules("-n") == ["record"]
+    output = finished.run("-n", "--forcerun", "train", "self_correct", "--set-resources", "train:gpu=0")
+    assert re.search(r"rule train:.*?resources: [^\n]*gpu=0[^\n]*processes=2", output, re.DOTALL)
+    assert len(re.findall("processes=2", output)) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from .volumes import Volume
 
 LOOKS = 32
 """Slices that regions are looked for in, evenly spaced."""
+LEAST = 16
+"""Pixels that a region's edge has at least."""
 TEXTURE = (1, 2, 4, 8)
 """Distances in pixels of the differences that tell textures apart."""
 
@@ -31,14 +34,20 @@ def describe(tile: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     tile : ndarray, float, (y, x)
-        Grey levels 0 … 1, NaN outside the field of view.
+        Grey levels 0 … 1, NaN outside the field of view. Where it is too thin for a distance, its spread there is 0.
     """
     levels = np.nanquantile(tile, np.linspace(0.02, 0.98, 9))
-    rough = [np.nanmean(np.abs(tile[step:, step:] - tile[:-step, :-step])) for step in TEXTURE]
+    apart = [np.abs(tile[step:, step:] - tile[:-step, :-step]) for step in TEXTURE]
+    rough = [float(np.nanmean(d)) if np.isfinite(d).any() else 0.0 for d in apart]
     return np.concatenate([levels, rough])
 
 
-def most_different(features: np.ndarray, count: int, weight: np.ndarray | None = None) -> list[int]:
+def most_different(
+    features: np.ndarray,
+    count: int,
+    weight: np.ndarray | None = None,
+    clash: Callable[[int, int], bool] = lambda a, b: False,
+) -> list[int]:
     """Indices of the items that differ most from each other, the most telling first.
 
     Parameters
@@ -49,11 +58,13 @@ def most_different(features: np.ndarray, count: int, weight: np.ndarray | None =
         At most so many.
     weight : ndarray, (n,), optional
         How much an item is worth by itself, 0 or more (its uncertainty, say).
+    clash : function, optional
+        Of two indices: whether only one of them may be chosen.
 
     Notes
     -----
     Farthest first (Gonzalez 1985): the item nearest the mean, or of greatest weight, then again and again the one with
-    the greatest distance to those chosen, times its weight.
+    the greatest distance to those chosen, times its weight. Items that `clash` with a chosen one are passed over.
     """
     spread = features.std(axis=0)
     scaled = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
@@ -61,18 +72,20 @@ def most_different(features: np.ndarray, count: int, weight: np.ndarray | None =
     first = int(np.argmin(np.linalg.norm(scaled, axis=1))) if weight is None else int(np.argmax(value))
     chosen = [first]
     distance = np.linalg.norm(scaled - scaled[first], axis=1)
-    while len(chosen) < min(count, len(features)):
-        score = distance * value
-        score[chosen] = -1
-        chosen.append(int(np.argmax(score)))
+    free = np.ones(len(features), bool)
+    while len(chosen) < count:
+        free &= [not (i == chosen[-1] or clash(i, chosen[-1])) for i in range(len(features))]
+        if not free.any():
+            break
+        chosen.append(int(np.argmax(np.where(free, distance * value, -1))))
         distance = np.minimum(distance, np.linalg.norm(scaled - scaled[chosen[-1]], axis=1))
     return chosen
 
 
-def starts(extent: int, size: int) -> range:
-    """First pixels of as many regions as fit side by side, in the middle of the extent."""
-    first = extent % size // 2
-    return range(first, extent - size + 1, size)
+def starts(extent: int, size: int) -> list[int]:
+    """First pixels of regions that together cover the extent, evenly spread; they overlap where it is no multiple."""
+    last = extent - size
+    return np.linspace(0, last, 1 + -(-last // size)).round().astype(int).tolist()
 
 
 def predicted(run: Run, runs: dict[str, Run], results: Path) -> tuple[Volume, Volume] | None:
@@ -104,7 +117,8 @@ def candidates(
 ) -> tuple[list[tuple[int, int, int]], np.ndarray, np.ndarray, tuple[float, float]]:
     """Corners of regions, their descriptions, their uncertainty 0 … 1, and the grey range p0.1 … p99.9.
 
-    Regions overlap no earlier one's, and lie in the field of view by half at least, or as far as any does.
+    Regions overlap no earlier one's, and lie in the field of view by half at least, or as far as any does; half of
+    what lies there has finite grey levels.
     """
     depth, height, width = source.shape
     looks = sorted({int((i + 0.5) * depth / min(LOOKS, depth)) for i in range(min(LOOKS, depth))})
@@ -115,18 +129,22 @@ def candidates(
     share = {(y, x): inside[y : y + size[0], x : x + size[1]].mean() for y, x in tiles}
     tiles = [tile for tile in tiles if share[tile] >= min(0.5, max(share.values()))]
     sample = [source.read(z, z + 1)[0][inside] for z in looks[:: max(1, len(looks) // 8)]]
-    low, high = (
-        float(v) for v in np.nanpercentile(np.concatenate([s.astype(np.float32) for s in sample]), (0.1, 99.9))
-    )
+    levels = np.concatenate([s.astype(np.float32) for s in sample])
+    levels = levels[np.isfinite(levels)]
+    if not levels.size:
+        return [], np.empty((0, 0)), np.empty(0), (0.0, 1.0)
+    low, high = (float(v) for v in np.percentile(levels, (0.1, 99.9)))
     corners, features, unsure = [], [], []
     for z in looks:
         grey = (source.read(z, z + 1)[0].astype(np.float32) - low) / max(high - low, 1e-12)
-        grey[~inside] = np.nan
+        grey[~(inside & np.isfinite(grey))] = np.nan
         trust = None if confidence is None else confidence.read(z, z + 1)[0]
         for y, x in tiles:
             if any(_overlap((z, y, x), size, corner, own.size) for own in taken for corner in own.corners):
                 continue
             window = np.s_[y : y + size[0], x : x + size[1]]
+            if 2 * np.isfinite(grey[window]).sum() < max(1, inside[window].sum()):
+                continue
             corners.append((z, y, x))
             features.append(describe(grey[window]))
             unsure.append(1.0 if trust is None else 1.0 - float(trust[window][inside[window]].mean()) / 255)
@@ -152,8 +170,11 @@ def annotate(workdir: Path, basedir: Path, sample: str, count: int, size: int) -
     Raises
     ------
     InputError
-        For an unknown sample or a missing scan, or if no region is left.
+        For an unknown sample or a missing scan, a size or count below 1, or if no region is left.
     """
+    for option, value, least in (("--count", count, 1), ("--size", size, LEAST)):
+        if value < least:
+            raise InputError(option, str(value), f"{least} or more", "leave it out, the default serves most scans")
     runs, _ = load_runs(workdir, basedir)
     run, source, scan = open_sample(runs, sample, workdir / "results")
     edge = (min(size, source.shape[1]), min(size, source.shape[2]))
@@ -164,7 +185,12 @@ def annotate(workdir: Path, basedir: Path, sample: str, count: int, size: int) -
     )
     if not corners:
         raise InputError(sample, "every region is annotated", "regions that are not", "choose a smaller --size")
-    order = most_different(features, count, None if known is None else unsure)
+    order = most_different(
+        features,
+        count,
+        None if known is None else unsure,
+        lambda a, b: _overlap(corners[a], edge, corners[b], edge),
+    )
     picked = sorted(corners[i] for i in order)
     number = 1 + max((int(own.folder.name[6:]) for own in earlier), default=0)
     folder = workdir / FOLDER / sample / f"round-{number}"
@@ -173,7 +199,7 @@ def annotate(workdir: Path, basedir: Path, sample: str, count: int, size: int) -
     for i, (z, y, x) in enumerate(picked):
         window = slice(y, y + edge[0]), slice(x, x + edge[1])
         grey = (source.read(z, z + 1, *window)[0].astype(np.float32) - low) / max(high - low, 1e-12)
-        images[i] = np.rint(255 * np.nan_to_num(grey).clip(0, 1))
+        images[i] = np.rint(255 * np.nan_to_num(grey, posinf=1, neginf=0).clip(0, 1))
         if known is not None:
             found = known[0].read(z, z + 1, *window)[0]
             labels[i] = np.where(found == UNLABELLED, 0, found + 1)

@@ -41,7 +41,8 @@ class Round:
         InputError
             If there are several.
         """
-        found = sorted(path for path in (self.folder / PAINTED).glob("*") if path.suffix.lower() in (".tif", ".tiff"))
+        files = (path for path in (self.folder / PAINTED).glob("*") if not path.name.startswith("."))
+        found = sorted(path for path in files if path.suffix.lower() in (".tif", ".tiff"))
         if len(found) > 1:
             raise InputError(
                 self.folder / PAINTED,
@@ -57,9 +58,14 @@ def rounds(folder: str | Path) -> list[Round]:
     found = [path for path in Path(folder).glob(f"round-*/{REGIONS}") if path.parent.name[6:].isdigit()]
     result = []
     for path in sorted(found, key=lambda p: int(p.parent.name[6:])):
-        entry = read_json(path)
-        shape, size = tuple(entry["shape"]), tuple(entry["size"])
-        result.append(Round(path.parent, shape, size, [tuple(corner) for corner in entry["corners"]]))
+        try:
+            entry = read_json(path)
+            shape, size = tuple(entry["shape"]), tuple(entry["size"])
+            result.append(Round(path.parent, shape, size, [tuple(corner) for corner in entry["corners"]]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                path, f"damaged ({error!r})", "shape, size and corners, as annotate wrote them", "restore it"
+            ) from error
     return result
 
 
@@ -141,4 +147,15 @@ def open_annotations(folder: str | Path, shape: tuple[int, int, int]) -> tuple[L
         return block[:, y0:y1, x0:x1]
 
     files = [each.painted for each in dropped if each.painted is not None]
-    return Labels(Source(FOLDER, (len(slices), *shape[1:]), np.dtype(np.int64), files, read)), slices
+    doubts = [doubt for each in own if each.painted is None for doubt in unread(each)]
+    return Labels(Source(FOLDER, (len(slices), *shape[1:]), np.dtype(np.int64), files, read, warnings=doubts)), slices
+
+
+def unread(own: Round) -> list[str]:
+    """Warnings of work in a round that is read by nobody, because no TIFF was dropped."""
+    others = sorted(path.name for path in (own.folder / PAINTED).glob("*") if not path.name.startswith("."))
+    found = [f"{own.folder.name}: {others[0]} in {PAINTED}/ is no .tif and not read"] if others else []
+    labels = own.folder / "labels.tif"
+    if labels.exists() and labels.stat().st_mtime > (own.folder / REGIONS).stat().st_mtime + 2:
+        found.append(f"{own.folder.name}: labels.tif was changed, but counts only once it lies in {PAINTED}/")
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -11,16 +10,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from .bundle_files import OWN, read_header, read_index, verify
+from .bundle_files import METADATA, OWN, is_number, is_whole, parse, read_header, read_index, verify
 from .errors import InputError
+from .features import names
 from .models import build_model
 from .provenance import atomic_path, write_json
 from .scm import SCM
 
 MAX_SIZE = 4096
-"""Greatest number that a network's description may hold: channels, pixels of a crop."""
+"""Greatest number that a network's options may hold."""
+MAX_SCALE = 16
+STACK = range(1, 64, 2)
+SIZES = {
+    "in_channels": STACK,
+    "n_slices": STACK,
+    "n_classes": range(2, 255),
+    "crop": range(16, 1025),
+    "width": range(1, MAX_SIZE + 1),
+}
+"""What a network's description may hold: channels, classes, pixels of a crop."""
+WIDTHS, DEPTHS = range(8, MAX_SIZE + 1, 8), range(2, 9)
+FEATURES = ("grey", "smooth", "gradient", "spread")
 
 
 def apply(folder: str | Path, out: dict[str, str | Path]) -> None:
@@ -36,7 +49,8 @@ def apply(folder: str | Path, out: dict[str, str | Path]) -> None:
     Raises
     ------
     InputError
-        For whatever `bundle_files` refuses, and weights that are not those of the network they are said to be.
+        For whatever `bundle_files` refuses, weights that are not those of the network they are said to be, and weights
+        that are no finite numbers.
     """
     folder = Path(folder)
     index = read_index(folder)
@@ -45,7 +59,7 @@ def apply(folder: str | Path, out: dict[str, str | Path]) -> None:
     if n_classes != held["classes"]["n_clusters"]:
         found = f"{n_classes} classes, {held['classes']['n_clusters']} clusters"
         raise InputError(folder / "model.safetensors", found, "as many classes as clusters", OWN)
-    check_features(folder / "classes.json", held["classes"].get("features"))
+    check_features(folder / "classes.json", held["classes"])
     if "scm.safetensors" in index["files"]:
         check_scm(folder / "scm.safetensors", n_classes)
     copied = {"arrays": "arrays.safetensors", "weights": "model.safetensors", "scm": "scm.safetensors"}
@@ -66,15 +80,17 @@ def apply(folder: str | Path, out: dict[str, str | Path]) -> None:
 
 
 def described(path: Path, sizes: tuple[str, ...]) -> dict[str, Any]:
-    """The metadata entry `model` of a weights file, its `sizes` being whole numbers within bounds."""
+    """The metadata entry `model` of a weights file, its `sizes` being whole numbers as in `SIZES`."""
     try:
-        meta = json.loads(read_header(path)["__metadata__"]["model"])
+        meta = parse(read_header(path)[METADATA]["model"])
         numbers = [meta[key] for key in sizes]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(path, f"no description of the network ({error!r})", "the entry `model`", OWN) from error
     for key, value in zip(sizes, numbers, strict=True):
-        if not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
-            raise InputError(path, f"{key} {str(value)[:40]}", f"1 … {MAX_SIZE}", OWN)
+        some = SIZES[key]
+        if not is_whole(value) or value not in some:
+            wanted = f"{some[0]} … {some[-1]}" + (", an odd number" if some.step == 2 else "")
+            raise InputError(path, f"{key} {str(value)[:40]}", wanted, OWN)
     return dict(meta)
 
 
@@ -82,14 +98,14 @@ def check_network(path: Path) -> int:
     """Number of classes of the segmentation network in a file; refuses one that is not what its description says."""
     meta = described(path, ("in_channels", "n_classes", "crop"))
     options = meta.get("options")
-    if not isinstance(options, dict) or not all(_is_small(value) for value in options.values()):
-        raise InputError(path, f"options {str(options)[:80]}", f"numbers up to {MAX_SIZE}", OWN)
+    if not isinstance(options, dict) or not all(_is_option(key, value) for key, value in options.items()):
+        raise InputError(path, f"options {str(options)[:80]}", f"numbers up to {MAX_SIZE}, widths by 8", OWN)
     try:
         with torch.device("meta"):
             model = build_model(str(meta.get("name")), meta["in_channels"], meta["n_classes"], **options)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise InputError(path, f"options {str(options)[:80]} ({error})", "those of the network", OWN) from error
-    _check_shapes(path, model)
+    _check_weights(path, model)
     return int(meta["n_classes"])
 
 
@@ -101,30 +117,58 @@ def check_scm(path: Path, n_classes: int) -> None:
         raise InputError(path, found, f"an SCM of {n_classes} classes", OWN)
     with torch.device("meta"):
         model = SCM(meta["n_slices"], meta["n_classes"], meta["width"])
-    _check_shapes(path, model)
+    _check_weights(path, model)
 
 
-def _check_shapes(path: Path, model: nn.Module) -> None:
-    """Compare the shapes of a file with a network that takes no memory."""
-    found = {name: entry["shape"] for name, entry in read_header(path).items() if name != "__metadata__"}
+def _check_weights(path: Path, model: nn.Module) -> None:
+    """Compare the shapes of a file with a network that takes no memory; then look at its numbers, tensor by tensor."""
+    found = {name: entry["shape"] for name, entry in read_header(path).items() if name != METADATA}
     wanted = {name: list(value.shape) for name, value in model.state_dict().items()}
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
             raise InputError(path, f"{name[:60]!r} of shape {found.get(name)}", f"shape {wanted.get(name)}", OWN)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            for name in sorted(found):
+                # The extremes of a tensor with a NaN are NaN, and take no memory.
+                if not all(math.isfinite(value) for value in file.get_tensor(name).aminmax()):
+                    remedy = "train again: the training left no usable network"
+                    raise InputError(path, f"{name[:60]!r} holds NaN or infinity", "finite weights", remedy)
+    except SafetensorError as error:
+        raise InputError(path, f"not readable as weights ({error})", "a safetensors file", OWN) from error
 
 
-def check_features(path: Path, model: Any) -> None:
-    """Refuse a model of the labeler `features` whose numbers would ask for absurd windows; None is none."""
-    if model is None:
+def check_features(path: Path, classes: dict[str, Any]) -> None:
+    """Refuse a model of the labeler `features` that lacks a number, or would ask for absurd windows."""
+    model: Any = classes.get("features")
+    if model is None and classes["labeler"] != "features":
         return
-    settings = model.get("settings") if isinstance(model, dict) else None
-    scales = settings.get("scales_px") if isinstance(settings, dict) else None
-    sizes = [*scales, settings.get("background_px")] if isinstance(settings, dict) and isinstance(scales, list) else []
-    if not sizes or not all(_is_small(value) and not isinstance(value, str) for value in sizes):
-        raise InputError(path, f"features: {str(settings)[:80]}", f"scales up to {MAX_SIZE} px", OWN)
+    settings: Any = model.get("settings") if isinstance(model, dict) else None
+    if not _are_settings(settings):
+        wanted = f"use, dimensions, background_px, and scales up to {MAX_SCALE} px"
+        raise InputError(path, f"features: {str(settings)[:80]}", wanted, OWN)
+    count, centres = len(names(settings)), model.get("centres")
+    rows = [model.get("mean"), model.get("std"), *(centres if isinstance(centres, list) else [])]
+    whole = all(isinstance(row, list) and len(row) == count and all(map(is_number, row)) for row in rows)
+    if not whole or len(rows) != 2 + classes["n_clusters"] or min(model["std"]) <= 0:
+        raise InputError(path, f"features: {str(model)[:80]}", f"{count} numbers each: mean, std and centres", OWN)
 
 
-def _is_small(value: Any) -> bool:
-    if isinstance(value, str):
-        return len(value) <= 64
-    return isinstance(value, int | float) and math.isfinite(value) and abs(value) <= MAX_SIZE
+def _are_settings(settings: Any) -> bool:
+    """Whether these are settings of `features` that a bundle may hold."""
+    if not isinstance(settings, dict):
+        return False
+    background: Any
+    use, scales, background = (settings.get(key) for key in ("use", "scales_px", "background_px"))
+    known = isinstance(use, list) and bool(use) and all(name in FEATURES for name in use)
+    sized = isinstance(scales, list) and bool(scales) and all(is_number(v) and 0 < v <= MAX_SCALE for v in scales)
+    flat = is_number(background) and 0 <= background <= MAX_SIZE
+    dimensions = settings.get("dimensions")
+    return known and sized and flat and is_whole(dimensions) and dimensions in (2, 3)
+
+
+def _is_option(key: str, value: Any) -> bool:
+    """Whether a network may be given this: a number or, as `widths`, a multiple of 8 for each level."""
+    if key == "widths":
+        return isinstance(value, list) and len(value) in DEPTHS and all(is_whole(v) and v in WIDTHS for v in value)
+    return is_number(value) and abs(value) <= MAX_SIZE

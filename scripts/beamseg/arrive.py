@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from .config import load_runs, read_table
+from .device import NO_LOCKS
 from .errors import InputError
 from .init import init
-from .provenance import atomic_path
+from .job import alive, start_of
 from .runs import Runs
 from .study import command, run_snakemake
 from .summary import run_state
@@ -25,15 +28,100 @@ UNFINISHED = {"not finished", "killed"}
 
 @contextmanager
 def alone(workdir: Path) -> Iterator[bool]:
-    """Whether no other `arrive` works in this directory; the lock goes with the process, however that ends."""
+    """Whether no other `arrive` works in this directory; the lock goes with the process, however that ends.
+
+    Where the file system refuses locks, a file that names its process takes its place, see `claimed`.
+    """
     workdir.mkdir(parents=True, exist_ok=True)
     with open(workdir / ".beamseg-arrive.lock", "w") as file:
+        held: bool | None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
         except BlockingIOError:
-            yield False
+            held = False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            held = None
+        if held is not None:
+            yield held
             return
+        with claimed(workdir / ".beamseg-arrive.claim") as held:
+            yield held
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process alone made a file, which holds host, process and its start, and is removed at the end.
+
+    One left by a process of this host that has ended is taken over.
+
+    Raises
+    ------
+    InputError
+        If the file names another host, or a process of which nothing can be known: it may be at work, or killed.
+    """
+    if not _create(path) and not (_clear(path) and _create(path)):
+        yield False
+        return
+    try:
         yield True
+    finally:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _create(path: Path) -> bool:
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    entry = {"host": socket.gethostname(), "pid": os.getpid(), "started": start_of(os.getpid())}
+    with os.fdopen(file, "w") as stream:
+        json.dump(entry, stream)
+    return True
+
+
+def _clear(path: Path) -> bool:
+    """Remove the claim of a process that has ended; False if it has not.
+
+    It is renamed first, and of two processes that find it only one can do that; a claim that was made in between comes
+    back.
+    """
+    entry = _claimant(path)
+    if entry is None:
+        return True
+    if entry.get("host") != socket.gethostname() or not entry.get("started"):
+        raise InputError(
+            path,
+            f"claimed by process {entry.get('pid', 'unknown')} of {entry.get('host', 'an unknown host')}",
+            "none, or one of a process that this host knows: the file system takes no locks that would tell of others",
+            "run it on that host; or, if no `beamseg arrive` is at work there, remove this file",
+        )
+    if alive(entry):
+        return False
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return False
+    if _claimant(aside) != entry:
+        os.rename(aside, path)
+        return False
+    aside.unlink()
+    return True
+
+
+def _claimant(path: Path) -> dict[str, Any] | None:
+    """Host, process and its start; None if the file is gone, nothing if it was not written to its end."""
+    try:
+        entry = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
 
 
 def arrive(
@@ -99,14 +187,13 @@ def arrive(
             table,
             shipped=basedir / "config" / "samples.tsv",
             columns={key: value for key, value in cells.items() if value},
+            own={"reference": False} if members else None,
             settle_s=settle_s,
         )
         print(*(f"added    {line}" for line in added), *(f"not yet  {line}" for line in waiting), sep="\n")
         if not table.exists():
             return 0
         new = [row["sample"] for row in read_table(table) if row["sample"] not in before]
-        for name in new if members else ():
-            _only_segmented(table.parent / "samples" / f"{name}.yaml")
         runs = Runs(load_runs(workdir, basedir)[0])
         states = {name: run_state(runs, name, workdir / "results", workdir / "logs")["state"] for name in runs.runs}
         if not new and not UNFINISHED & set(states.values()):
@@ -114,11 +201,3 @@ def arrive(
             return 0
         line = command(workdir, basedir, profile, cores)
         return run_snakemake([*line, "--keep-going", *(["--dry-run"] if dry_run else ["--quiet", "rules"])])
-
-
-def _only_segmented(path: Path) -> None:
-    """Keep a scan that joins a group out of the group's training."""
-    if path.exists():
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(yaml.safe_dump({"reference": False}))

@@ -8,23 +8,36 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from .errors import InputError
 from .provenance import file_digest
 
 FORMAT = 1
+STAGES = ("stage2", "stage3")
 REQUIRED = ("model.safetensors", "plan.json", "classes.json", "arrays.safetensors", "curves.json")
 OPTIONAL = ("scm.safetensors",)
 LEVELS = 65536
 UNLABELLED = 255
 MAX_JSON = 16 << 20
 MAX_HEADER = 1 << 20
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
+MAX_AXES = 8
+MAX_COLUMNS = 1024
+MAX_COUNT = 2**62
+VOXEL_UM = (1e-12, 1e12)
+"""Sizes beyond which no voxel is, wide enough for one that was given in metres."""
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U8": 1}
+FLOATS = ("F32", "F16", "BF16")
+METADATA = "__metadata__"
+ELBOW = ("k", "inertia", "separation")
+ARRAYS = {"table": ("U8", [LEVELS]), "counts": ("I64", [LEVELS])}
 OWN = "use a bundle that beamseg wrote (results/groups/<group>/bundle), copied whole"
 
 
@@ -48,10 +61,14 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     for key, form in forms.items():
         if not isinstance(index.get(key), form):
             raise InputError(path, f"{key}: {str(index.get(key))[:80]!r}", f"a {form.__name__}", OWN)
+    if index["stage"] not in STAGES:
+        raise InputError(path, f"stage {index['stage'][:40]!r}", f"one of {', '.join(STAGES)}", OWN)
+    if not index["scans"]:
+        raise InputError(path, "no scans", "the scans that the network was trained on", OWN)
     for scan in index["scans"]:
-        size = scan.get("voxel_size_um") if isinstance(scan, dict) else ()
-        if size is not None and not (_numbers(size, 3) and all(v > 0 for v in size)):
-            raise InputError(path, f"scans: {str(scan)[:80]}", "a voxel size of three positive numbers, or null", OWN)
+        if not _is_scan(scan):
+            wanted = "name, shape, dtype and voxel_size_um, which is three positive numbers or null"
+            raise InputError(path, f"scans: {str(scan)[:80]}", wanted, OWN)
     for name, digest in index["files"].items():
         if name not in (*REQUIRED, *OPTIONAL):
             raise InputError(path, f"a file {name[:80]!r}", f"only {', '.join((*REQUIRED, *OPTIONAL))}", OWN)
@@ -85,53 +102,175 @@ def verify(folder: str | Path, index: dict[str, Any]) -> dict[str, Any]:
             raise InputError(path, "no such file", "all files that bundle.json names", OWN)
         if file_digest(path) != digest:
             raise InputError(path, f"digest {file_digest(path)}", f"{digest}, as bundle.json says", OWN)
-        if name.endswith(".safetensors"):
+        if name in ("model.safetensors", "scm.safetensors"):
             read_header(path)
-    plan, classes, curves = (read_plain_json(folder / f"{name}.json") for name in ("plan", "classes", "curves"))
-    span: Any = plan.get("range") if isinstance(plan, dict) else None
-    if not _numbers(span, 2) or not span[0] < span[1] or plan.get("bits") not in (8, 16):
-        raise InputError(folder / "plan.json", f"range {str(span)[:60]}", "[lo, hi], lo < hi, and 8 or 16 bits", OWN)
-    n_clusters = classes.get("n_clusters") if isinstance(classes, dict) else None
-    if not isinstance(n_clusters, int) or not 2 <= n_clusters < UNLABELLED:
-        raise InputError(folder / "classes.json", f"n_clusters {str(n_clusters)[:40]}", "2 … 254", OWN)
-    columns: Any = curves.get("columns") if isinstance(curves, dict) else None
-    rows: Any = curves.get("rows") if isinstance(curves, dict) else None
-    tables = isinstance(columns, list) and isinstance(rows, list)
-    if not tables or not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
-        raise InputError(folder / "curves.json", "no table", "columns, and rows of as many values", OWN)
-    arrays = load((folder / "arrays.safetensors").read_bytes())
-    for name, kind in (("table", np.uint8), ("counts", np.int64)):
-        found = arrays.get(name)
-        if found is None or found.shape != (LEVELS,) or found.dtype != kind:
-            what = "nothing" if found is None else f"{found.dtype.name} {found.shape}"
-            raise InputError(
-                folder / "arrays.safetensors", f"{name}: {what}", f"{np.dtype(kind).name} ({LEVELS},)", OWN
-            )
-    labels = arrays["table"]
-    if ((labels >= n_clusters) & (labels != UNLABELLED)).any() or arrays["counts"].min() < 0:
-        raise InputError(folder / "arrays.safetensors", "values out of range", f"clusters 0 … {n_clusters - 1}", OWN)
+    plan = _checked_plan(folder / "plan.json")
+    classes = _checked_classes(folder / "classes.json")
+    curves = _checked_curves(folder / "curves.json")
+    arrays = _checked_arrays(folder / "arrays.safetensors", classes["n_clusters"])
     return {"plan": plan, "classes": classes, "curves": curves, **arrays}
 
 
+def _is_scan(scan: Any) -> bool:
+    """Whether this describes a training scan as `bundle` does."""
+    if not isinstance(scan, dict) or not all(isinstance(scan.get(key), str) for key in ("name", "dtype")):
+        return False
+    shape: Any = scan.get("shape")
+    size: Any = scan.get("voxel_size_um", ())
+    least, greatest = VOXEL_UM
+    known = size is None or (_numbers(size, 3) and all(least <= v <= greatest for v in size))
+    return known and _wholes(shape, 1) and len(shape) == 3
+
+
+def _checked_plan(path: Path) -> dict[str, Any]:
+    """What normalizes a scan, and what the report says of it: range, bits, clipped, scans, warnings."""
+    plan = read_plain_json(path)
+    plan = plan if isinstance(plan, dict) else {}
+    span: Any = plan.get("range")
+    bits = plan.get("bits")
+    wide = _numbers(span, 2) and 0 < span[1] - span[0] <= sys.float_info.max
+    if not wide or not is_whole(bits) or bits not in (8, 16):
+        raise InputError(path, f"range {str(span)[:60]}", "[lo, hi], lo < hi, and 8 or 16 bits", OWN)
+    clipped: Any = plan.get("clipped")
+    shares: list[Any] = [clipped.get("low"), clipped.get("high")] if isinstance(clipped, dict) else []
+    if not _numbers(shares, 2) or not all(0 <= share <= 1 for share in shares):
+        raise InputError(path, f"clipped {str(clipped)[:60]}", "low and high, 0 … 1", OWN)
+    if not isinstance(plan.get("scans"), dict) or not _texts(plan.get("warnings")):
+        found = f"scans {str(plan.get('scans'))[:40]}, warnings {str(plan.get('warnings'))[:40]}"
+        raise InputError(path, found, "the scans by name, and a list of texts", OWN)
+    return plan
+
+
+def _checked_classes(path: Path) -> dict[str, Any]:
+    """The clusters, and what the report says of them: n_clusters, labeler, clusters, elbow, warnings."""
+    classes = read_plain_json(path)
+    classes = classes if isinstance(classes, dict) else {}
+    n_clusters: Any = classes.get("n_clusters")
+    clusters = classes.get("clusters")
+    if not is_whole(n_clusters) or not 2 <= n_clusters < UNLABELLED:
+        raise InputError(path, f"n_clusters {str(n_clusters)[:40]}", "2 … 254", OWN)
+    if not isinstance(clusters, list) or not all(_is_cluster(one, i) for i, one in enumerate(clusters)):
+        raise InputError(path, f"clusters {str(clusters)[:80]}", "id, centroid, intervals and fraction of each", OWN)
+    if len(clusters) != n_clusters:
+        raise InputError(path, f"{len(clusters)} clusters, n_clusters {n_clusters}", "as many as n_clusters", OWN)
+    elbow = classes.get("elbow")
+    columns: list[Any] = [elbow.get(key) for key in ELBOW] if isinstance(elbow, dict) else [None]
+    if not all(_column(column) and len(column) == len(columns[0]) for column in columns):
+        raise InputError(path, f"elbow {str(elbow)[:80]}", f"{', '.join(ELBOW)}: as many of each", OWN)
+    if not isinstance(classes.get("labeler"), str) or not _texts(classes.get("warnings")):
+        found = f"labeler {str(classes.get('labeler'))[:40]}, warnings {str(classes.get('warnings'))[:40]}"
+        raise InputError(path, found, "a name, and a list of texts", OWN)
+    return classes
+
+
+def _is_cluster(one: Any, number: int) -> bool:
+    """Whether this describes the cluster of that number as `pseudo_label` does."""
+    if not isinstance(one, dict) or one.get("id") != number or not _column([one.get("centroid")]):
+        return False
+    pairs = one.get("intervals")
+    levels = isinstance(pairs, list) and all(_wholes(p) and len(p) == 2 and max(p) < LEVELS for p in pairs)
+    return levels and is_number(one.get("fraction"))
+
+
+def _checked_curves(path: Path) -> dict[str, Any]:
+    """The curves of the training: columns, of which one is `step`, and rows."""
+    curves = read_plain_json(path)
+    curves = curves if isinstance(curves, dict) else {}
+    columns: Any = curves.get("columns")
+    rows: Any = curves.get("rows")
+    # Names are read as patterns, and drawn.
+    named = _texts(columns) and all(re.fullmatch(r"\w{1,64}", name, re.ASCII) for name in columns)
+    if not named or "step" not in columns or not len(set(columns)) == len(columns) <= MAX_COLUMNS:
+        raise InputError(path, f"columns {str(columns)[:80]}", f"up to {MAX_COLUMNS} names, one of them step", OWN)
+    wide = isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(columns) for row in rows)
+    if not wide or not all(cell is None or isinstance(cell, str | int | float) for row in rows for cell in row):
+        raise InputError(path, "no table", "rows of as many values as columns", OWN)
+    step = columns.index("step")
+    for row in rows:
+        if not _is_step(row[step]):
+            raise InputError(path, f"step {str(row[step])[:40]!r}", "a number", OWN)
+    return curves
+
+
+def _checked_arrays(path: Path, n_clusters: int) -> dict[str, np.ndarray]:
+    """`table` and `counts`; their types and shapes are known before the file is read."""
+    header = read_header(path, {kind for kind, _ in ARRAYS.values()})
+    found = {name: (entry["dtype"], entry["shape"]) for name, entry in header.items() if name != METADATA}
+    if found != ARRAYS:
+        raise InputError(path, str(found)[:120], f"table uint8 and counts int64, both ({LEVELS},)", OWN)
+    try:
+        arrays = load(path.read_bytes())
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(path, f"not readable ({error})", "a safetensors file", OWN) from error
+    table, counts = arrays["table"], arrays["counts"]
+    if ((table >= n_clusters) & (table != UNLABELLED)).any() or counts.min() < 0:
+        raise InputError(path, "values out of range", f"clusters 0 … {n_clusters - 1}, and no count below 0", OWN)
+    total = sum(counts.tolist())  # in integers without an end
+    if not counts[1:].any() or total >= MAX_COUNT:
+        raise InputError(path, f"counts of {total} voxels", f"1 … {MAX_COUNT - 1}, on grey levels from 1", OWN)
+    return arrays
+
+
+def parse(text: str | bytes) -> Any:
+    """JSON of numbers that a float holds, of texts that can be written, and of keys that are given once.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        For anything else.
+    """
+
+    def constant(name: str) -> None:
+        raise ValueError(f"the constant {name}")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise ValueError(f"the key {key[:60]!r} twice")
+            found[key] = value
+        return found
+
+    value = json.loads(text, parse_constant=constant, parse_float=_real, parse_int=_integer, object_pairs_hook=once)
+    json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair raises
+    return value
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {digits[:40]}, which no float holds")
+    return value
+
+
+def _integer(digits: str) -> int:
+    value = int(digits)
+    if abs(value) > sys.float_info.max:
+        raise ValueError(f"an integer of {len(digits)} digits, which no float holds")
+    return value
+
+
 def read_plain_json(path: Path) -> Any:
-    """JSON of bounded size, without NaN and infinity; raises InputError for anything else, links included."""
+    """JSON of bounded size, as `parse` reads it; raises InputError for anything else, links included."""
     if path.is_symlink():
         raise InputError(path, "a symbolic link", "a plain file", OWN)
     size = path.stat().st_size
     if size > MAX_JSON:
         raise InputError(path, f"{size} bytes", f"at most {MAX_JSON}", OWN)
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"the constant {constant}")
-
     try:
-        return json.loads(path.read_bytes(), parse_constant=refuse)
+        return parse(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise InputError(path, f"no JSON ({error})", "plain JSON", OWN) from error
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file, once its sizes are known to agree with the file.
+def read_header(path: Path, kinds: Collection[str] = FLOATS) -> dict[str, Any]:
+    """The header of a safetensors file, once it is known to describe the file to its last byte.
+
+    Parameters
+    ----------
+    path : Path
+    kinds : collection of str
+        Types that its tensors may have, of `ITEM_BYTES`.
 
     Raises
     ------
@@ -148,30 +287,77 @@ def read_header(path: Path) -> dict[str, Any]:
         if size < 8 or length > min(size - 8, MAX_HEADER):
             raise InputError(path, f"a header of {length} bytes in a file of {size}", f"at most {MAX_HEADER}", OWN)
         try:
-            header = json.loads(file.read(length))
+            header = parse(file.read(length))
         except (ValueError, RecursionError) as error:
             raise InputError(path, f"a header that is no JSON ({error})", wanted, OWN) from error
     if not isinstance(header, dict):
         raise InputError(path, f"a header that is a {type(header).__name__}", wanted, OWN)
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        entry = entry if isinstance(entry, dict) else {}
-        shape: Any = entry.get("shape")
-        span: Any = entry.get("data_offsets")
-        whole = isinstance(shape, list) and all(isinstance(n, int) and n >= 0 for n in shape)
-        inside = _numbers(span, 2) and 0 <= span[0] <= span[1] <= size - 8 - length
-        item = ITEM_BYTES.get(str(entry.get("dtype")))
-        if not whole or not inside or item is None or math.prod(shape) * item != span[1] - span[0]:
-            raise InputError(path, f"tensor {name[:60]!r}: {str(entry)[:120]}", "a shape that fits its bytes", OWN)
+    about = header.get(METADATA, {})
+    if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
+        raise InputError(path, f"{METADATA} {str(about)[:80]}", "texts by name", OWN)
+    tensors = {name: entry for name, entry in header.items() if name != METADATA}
+    for name, entry in tensors.items():
+        _check_tensor(path, name, entry, kinds)
+    end = 0
+    for start, stop in sorted(entry["data_offsets"] for entry in tensors.values()):
+        if start != end:
+            found = f"a tensor from byte {start} on, the one before it up to {end}"
+            raise InputError(path, found, "one tensor after the other", OWN)
+        end = stop
+    if end != size - 8 - length:
+        raise InputError(path, f"{size} bytes", f"{8 + length + end}, as its header says", OWN)
     return header
+
+
+def _check_tensor(path: Path, name: str, entry: Any, kinds: Collection[str]) -> None:
+    """Refuse a tensor of another type, or of a shape that does not take the bytes that it names."""
+    entry = entry if isinstance(entry, dict) else {}
+    kind = str(entry.get("dtype"))
+    shape: Any = entry.get("shape")
+    span: Any = entry.get("data_offsets")
+    if kind not in kinds:
+        found = f"tensor {name[:60]!r} of type {kind[:20]}"
+        raise InputError(path, found, f"type {' or '.join(sorted(kinds))}", OWN)
+    whole = _wholes(shape) and len(shape) <= MAX_AXES and _wholes(span) and len(span) == 2
+    if not whole or math.prod(shape) * ITEM_BYTES[kind] != span[1] - span[0]:
+        raise InputError(path, f"tensor {name[:60]!r}: {str(entry)[:120]}", "a shape that fits its bytes", OWN)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether this is an integer; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a finite number, which a float holds; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _wholes(values: Any, least: int = 0) -> bool:
+    """Whether this is a list of integers, none below `least`."""
+    return isinstance(values, list) and all(is_whole(value) and value >= least for value in values)
 
 
 def _numbers(values: Any, count: int) -> bool:
     """Whether these are `count` finite numbers in a list."""
-    if not isinstance(values, list) or len(values) != count:
+    return isinstance(values, list) and len(values) == count and all(map(is_number, values))
+
+
+def _column(values: Any) -> bool:
+    """Whether this is a list of numbers, some of them unknown."""
+    return isinstance(values, list) and all(value is None or is_number(value) for value in values)
+
+
+def _texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _is_step(cell: Any) -> bool:
+    """Whether a cell, which may be text, is a number."""
+    try:
+        return cell is not None and math.isfinite(float(cell))
+    except ValueError:
         return False
-    return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
 
 
 def without_paths(settings: dict[str, Any]) -> dict[str, Any]:

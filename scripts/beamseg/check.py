@@ -21,7 +21,8 @@ from .normalize import worth_materializing
 from .readers import how_to_read, known_size, open_source
 from .runs import Runs, corrections, is_assigned, is_images
 from .summary import text_table
-from .training_labels import check_painted
+from .training_labels import BY_HAND, check_painted
+from .volumes import Volume
 
 PHANTOM_RATES = {"histogram": 3e-8, "normalize": 2e-8}  # seconds per voxel; it is not there yet to be timed
 COLUMNS = (
@@ -45,6 +46,7 @@ def check(workdir: Path, basedir: Path) -> int:
     rows, times = [], []
     errors: list[str] = []
     slices: dict[str, int] = {}
+    labels: dict[str, Volume] = {}
     scratch = 0.0
     for run in loaded.values():
         row = dict.fromkeys(COLUMNS, "") | {"sample": run.name, "group": run.group, "state": "ok"}
@@ -59,6 +61,8 @@ def check(workdir: Path, basedir: Path) -> int:
             continue
         shape = found["shape"]
         slices[run.name] = shape[0]
+        if found["labels"] is not None:
+            labels[run.name] = found["labels"]
         key = rates_key(run.settings)
         if key not in rates:
             rates[key] = network_rates(run.settings)
@@ -82,6 +86,7 @@ def check(workdir: Path, basedir: Path) -> int:
         seconds["sum"] = sum(seconds.values())
         times.append(dict.fromkeys(TIMES, "") | {"sample": run.name} | {k: duration(s) for k, s in seconds.items()})
         errors += [f"{run.name}: warning: {warning}" for warning in found["warnings"]]
+    errors += painted_in_groups(graph, labels, rows)
     print(text_table(rows, COLUMNS, 200))
     if times:
         print(text_table(times, TIMES, 200))
@@ -108,6 +113,26 @@ def check(workdir: Path, basedir: Path) -> int:
     return int(bad > 0)
 
 
+def painted_in_groups(graph: Runs, labels: dict[str, Volume], rows: list[dict[str, Any]]) -> list[str]:
+    """What is wrong with the user's labels of each group taken together; rows of such groups become errors."""
+    found = []
+    for group, members in graph.groups.items():
+        run = graph.runs[members[0]]
+        given = {name: labels[name] for name in graph.references(group) if name in labels}
+        if not given or run.get("label_source") not in BY_HAND:
+            continue
+        try:
+            said = check_painted(
+                list(given.values()), run.get("pseudo_label.n_clusters"), f"labels of {', '.join(given)}"
+            )
+            found += [f"{group}: warning: {warning}" for warning in said]
+        except InputError as error:
+            found.append(f"{group}: {error}")
+            for row in rows:
+                row["state"] = "error" if row["group"] == group else row["state"]
+    return found
+
+
 def inspect_frames(run: Run) -> str:
     """Frames of a run and what each part of the labelled ones has; masks are paired and split as training does it."""
     if run.get("path") == PHANTOM:
@@ -132,6 +157,7 @@ def inspect(run: Run) -> dict[str, Any]:
             "is_cached": True,
             "rates": PHANTOM_RATES,
             "warnings": [],
+            "labels": None,
         }
     if bundle := run.file("bundle"):
         apply(bundle, {})
@@ -140,7 +166,7 @@ def inspect(run: Run) -> dict[str, Any]:
     refuse_thin(run.file("path") or "", source.shape, run.get("model.n_slices"))
     warnings = [*source.warnings, *doubts]
     truth = user_truth(run.get("evaluate"), str(run.file("truth") or ""), source.shape)
-    n_classes = run.get("pseudo_label.n_clusters") if run.get("label_source") != "clusters" else None
+    n_classes = run.get("pseudo_label.n_clusters") if run.get("label_source") in BY_HAND else None
     labels = user_labels(run.settings, str(run.file("labels.path") or ""), source.shape, n_classes)
     if run.get("label_source") != "clusters" and labels is not None and run.group == run.name:
         warnings += check_painted([labels], run.get("pseudo_label.n_clusters"), str(run.file("labels.path")))
@@ -159,6 +185,7 @@ def inspect(run: Run) -> dict[str, Any]:
         "voxel": "unknown" if size is None else "×".join(f"{v:g}" for v in size),
         "bytes": sum(Path(path).stat().st_size for path in source.files),
         "warnings": warnings,
+        "labels": labels,
     }
 
 

@@ -15,6 +15,7 @@ from .volumes import MAX_GREY, grey_counts
 
 OUT_OF_RANGE = 0.9
 UNLIKE_VOXELS = 1.1
+MAX_LOG = 700.0  # a float holds the ratio, and its inverse
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -111,8 +112,8 @@ def voxel_ratio(size: list[float] | None, trained: list[list[float] | None]) -> 
     known = [one for one in trained if one is not None]
     if size is None or not known:
         return None
-    volumes = [math.log(math.prod(one)) for one in known]
-    return math.exp((math.log(math.prod(size)) - sum(volumes) / len(volumes)) / 3)
+    own, *others = (sum(map(math.log, one)) / 3 for one in (size, *known))
+    return math.exp(max(-MAX_LOG, min(MAX_LOG, own - sum(others) / len(others))))
 
 
 def _clipped(histogram: str | Path, span: list[float]) -> dict[str, float]:

@@ -26,8 +26,12 @@ from .palette import class_table
 
 TABLE_COLUMNS = ("sample", "path", "dataset", "labels", "truth", "group", "preset", "bundle")
 PHANTOM = "phantom"
-RESERVED = {"groups", "preview"}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+RESERVED = {"groups", "index.html", "preview", "summary.csv"}
+"""What lies in `results/` beside the folders of samples, in lower case."""
+NAME_LENGTH = 100
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{NAME_LENGTH - 1}}}")
+WRITTEN_OUT = 1_000_000
+SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,13 @@ def check(layer: dict[str, Any], schema: dict[str, Any], where: str) -> None:
     InputError
         Naming the key, its value, what is wanted and, for an unknown key, the nearest known one.
     """
+    if _is_longer(layer, WRITTEN_OUT):
+        raise InputError(
+            where,
+            f"over {WRITTEN_OUT:,} values and characters, each alias (*name) written out",
+            "a configuration of a few hundred",
+            "remove anchors (&name) and aliases that repeat each other",
+        )
     validator = jsonschema.Draft202012Validator(schema)
     errors = sorted(validator.iter_errors(layer), key=lambda error: [str(part) for part in error.absolute_path])
     for error in errors:
@@ -101,9 +112,33 @@ def check(layer: dict[str, Any], schema: dict[str, Any], where: str) -> None:
             raise InputError(where, f"unknown key {dotted!r}", "a key of the schema", remedy)
         entry = error.schema if isinstance(error.schema, dict) else {}
         about = entry.get("description", "")
+        whole = repr(error.instance)
+        short = whole if len(whole) <= SHOWN else f"{whole[:SHOWN]} … ({len(whole):,} characters)"
         raise InputError(
-            f"{where}: {path or 'top level'}", repr(error.instance), error.message, f"change the value. {about}".strip()
+            f"{where}: {path or 'top level'}",
+            short,
+            error.message.replace(whole, short),
+            f"change the value. {about}".strip(),
         )
+
+
+def _is_longer(value: Any, most: int) -> bool:
+    """Whether a value holds more than so many others and characters; one that YAML's aliases repeat counts each time.
+
+    Asked before jsonschema looks, whose messages hold whatever they are about in full.
+    """
+    left, stack = most, [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str | bytes):
+            left -= len(item)
+        elif isinstance(item, dict | list | tuple | set):
+            left -= len(item)
+            if left >= 0:
+                stack += [part for pair in item.items() for part in pair] if isinstance(item, dict) else item
+        if left < 0:
+            return True
+    return False
 
 
 class _Loader(yaml.SafeLoader):
@@ -111,6 +146,9 @@ class _Loader(yaml.SafeLoader):
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
         """A mapping; of keys given twice YAML itself would take the last."""
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is no word", key.start_mark)
         own = [str(key.value) for key, _ in node.value]
         for i, (key, _) in enumerate(node.value):
             if (name := own[i]) in own[:i]:
@@ -165,11 +203,11 @@ def read_table(path: Path) -> list[dict[str, str]]:
     Raises
     ------
     InputError
-        For a missing file, a missing column `sample` or `path`, a name given twice or reserved.
+        For a missing file, a missing column `sample` or `path`, a row without a path, a name given twice or reserved.
     """
     if not path.exists():
         raise InputError(path, "no such file", "a sample table", "run `beamseg init FOLDER` to write one")
-    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line for line in path.read_text().split("\n") if line.strip() and not line.startswith("#")]
     reader = csv.DictReader(lines, delimiter="\t")
     header = reader.fieldnames or []
     for column in ("sample", "path"):
@@ -190,12 +228,19 @@ def read_table(path: Path) -> list[dict[str, str]]:
             raise InputError(
                 path, f"sample {name!r} in rows {names[name]} and {number}", "a name given once", "rename one of them"
             )
-        if name in RESERVED or not NAME.fullmatch(name):
+        if name.lower() in RESERVED or not NAME.fullmatch(name):
             raise InputError(
                 f"{path}, row {number}",
                 f"sample {name!r}",
-                "a name of a folder, and none of: groups, preview",
+                f"a name of a folder, of {NAME_LENGTH} characters at most, and none of: {', '.join(sorted(RESERVED))}",
                 "rename it: letters, digits, and then also dots, dashes and underscores",
+            )
+        if "path" not in cells:
+            raise InputError(
+                f"{path}, row {number}",
+                f"sample {name!r} without a path",
+                "the path of a scan",
+                "fill in the cell `path`, or put # before the row to leave it out",
             )
         names[name] = number
         rows.append(cells)
@@ -271,7 +316,7 @@ def load_runs(
         own = workdir.resolve() / FOLDER / name
         if index is not None:
             _without_training(settings, origins, index, where)
-        elif settings["label_source"] == "pixels" and not settings["labels"]["path"] and files_of(own):
+        elif settings["label_source"] in ("slices", "pixels") and not settings["labels"]["path"] and files_of(own):
             settings = merge(settings, {"labels": {"path": str(own)}})
             origins["labels.path"] = f"{FOLDER}/{name}"
         _combine(settings, origins, where)
@@ -282,10 +327,17 @@ def load_runs(
 
 
 def _without_training(settings: dict[str, Any], origins: dict[str, str], index: dict[str, Any], where: str) -> None:
-    """What a bundle decides whatever the layers say: nothing is trained, unless a short stage 3 is asked for."""
+    """What a bundle decides whatever the layers say: nothing is trained, unless a short stage 3 is asked for.
+
+    `label_source` is `bundle` where the network learned classes of its user and answers in their numbers, else
+    `clusters`.
+    """
     adapt = settings["apply"]["adapt"]
-    settings |= {"stage3": "unbiased_teacher" if adapt else "none", "label_source": "clusters"}
-    origins |= dict.fromkeys(("stage3", "label_source"), "apply.adapt")
+    trained = index["settings"].get("train")
+    learned = trained.get("label_source", "clusters") if isinstance(trained, dict) else "clusters"
+    source = "clusters" if learned == "clusters" else "bundle"
+    settings |= {"stage3": "unbiased_teacher" if adapt else "none", "label_source": source}
+    origins |= {"stage3": "apply.adapt", "label_source": "bundle"}
     if adapt:
         settings["self_correct"] = {**settings["self_correct"], "steps": settings["apply"]["adapt_steps"]}
         origins["self_correct.steps"] = "apply.adapt_steps"
@@ -380,10 +432,6 @@ def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> N
             f"{settings['pseudo_label']['scope']} with labeler: features",
             "scope: volume",
             "features are clustered over the group; their background takes out shading in the slice",
-        )
-    if settings["label_source"] == "slices" and not settings["labels"]["path"]:
-        raise InputError(
-            f"{where}: labels", "an empty cell", "a file of labelled slices", "or set label_source: clusters"
         )
     trains = not settings["bundle"]
     if trains and settings["train"]["objective"] == "contrastive" and settings["label_source"] == "clusters":

@@ -129,8 +129,10 @@ class Crops:
     labelled_share : float
         Share of the batch that they are, one crop at least; of 1, crops are of labelled slices alone.
     anchors : sequence of ndarray
-        As `painted_places` gives them: each labelled crop holds one of these pixels, its class being drawn
-        first, so that a few painted pixels are in every step and a rare class is seen. Empty: anywhere in the slice.
+        As `painted_places` gives them: labelled crops hold one of these pixels, its class being drawn first, so that
+        a few painted pixels are in every step and a rare class is seen. Empty: anywhere in the slice.
+    anchored : float
+        Share of the labelled crops that do; the others lie anywhere in their slice.
 
     Notes
     -----
@@ -150,6 +152,7 @@ class Crops:
     labelled: Sequence[tuple[int, int]] = ()
     labelled_share: float = 1.0
     anchors: Sequence[np.ndarray] = ()
+    anchored: float = 1.0
     in_memory: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -193,7 +196,7 @@ class Crops:
     def crop(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Grey levels uint16 (n_slices, size, size) and the labels uint8 (size, size) of the middle slice."""
         rng = keyed_rng(self.seed, "crop", step, index)
-        if self.anchors and index < self._n_labelled:
+        if self.anchors and index < round(self.anchored * self._n_labelled):
             places = self.anchors[int(rng.integers(len(self.anchors)))]
             which, z, y, x = places[rng.integers(len(places))].tolist()
             volume = self.volumes[which]

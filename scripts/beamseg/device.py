@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import logging
 import os
@@ -22,6 +23,8 @@ from .errors import InputError
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+"""Answers of a file system that takes no locks."""
 
 
 @dataclass(frozen=True)
@@ -90,27 +93,52 @@ def leased_gpu() -> int:
 
     A lock on a file named by the GPU's own identifier, so that two processes which number them differently agree. Of
     those in CUDA_VISIBLE_DEVICES, where it is set. If all are taken (by another workflow, or a scheduler that shares
-    them), the one with most free memory.
+    them), or if the folder of temporary files takes no locks, the one with most free memory.
+
+    Raises
+    ------
+    InputError
+        If several processes train together, and cannot have a GPU each.
     """
     gpus = range(torch.cuda.device_count())
+    folder = Path(tempfile.gettempdir())
+    held: bool | None = False
     for index in gpus:
-        if _lock(Path(tempfile.gettempdir()) / f"beamseg-gpu-{torch.cuda.get_device_properties(index).uuid}.lock"):
+        held = _lock(folder / f"beamseg-gpu-{torch.cuda.get_device_properties(index).uuid}.lock")
+        if held:
             return index
     if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        if held is None:
+            raise InputError(
+                "gpus",
+                f"{folder}, a folder whose file system takes no locks",
+                "locks, by which processes tell whose GPU is whose",
+                "set TMPDIR to a folder of a local disk, or `gpus: 1`",
+            )
         raise InputError("gpus", f"{len(gpus)} GPUs, and none free", "a GPU for each process", "set `gpus:` lower")
     free = max(gpus, key=lambda index: torch.cuda.mem_get_info(index)[0])
-    log.warning("all %d GPUs are in use by other jobs; sharing number %d", len(gpus), free)
+    if held is None:
+        log.warning("%s takes no locks, so no GPU can be leased; taking number %d, with most free memory", folder, free)
+    else:
+        log.warning("all %d GPUs are in use by other jobs; sharing number %d", len(gpus), free)
     return free
 
 
-def _lock(path: Path) -> bool:
-    """Lock a file for the life of this process; False if another holds it. A file of another user will do."""
+def _lock(path: Path) -> bool | None:
+    """Lock a file for the life of this process; False if another holds it, None if the file system takes no locks.
+
+    A file of another user will do.
+    """
+    file = os.open(path, os.O_RDONLY if path.exists() else os.O_RDONLY | os.O_CREAT, 0o644)
     try:
-        file = os.open(path, os.O_RDONLY if path.exists() else os.O_RDONLY | os.O_CREAT, 0o644)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         os.close(file)
-        return False
+        if isinstance(error, BlockingIOError):
+            return False
+        if error.errno not in NO_LOCKS:
+            raise
+        return None
     return True
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import distributed, nn
 
+from .errors import InputError
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -73,12 +75,26 @@ def join(device: torch.device) -> Ranks:
     return Ranks(rank, size, device)
 
 
+def need_gpus(gpus: int) -> None:
+    """Refuse several GPUs where none is usable: as many processes on one CPU are slower than one.
+
+    Raises
+    ------
+    InputError
+        If more than one is asked for and there is none.
+    """
+    if gpus > 1 and not torch.cuda.is_available():
+        remedy = "set `gpus: 1`, or `device: cpu`; or ask for the node's GPUs (`gpu`, or `gres`, in the profile)"
+        raise InputError("gpus", f"{gpus}, and no GPU that PyTorch can use", "a GPU for each process", remedy)
+
+
 def run_on(gpus: int) -> None:
     """Become `torch.distributed.run` of this very script on that many GPUs, unless one does or this is a process of it.
 
     The process stays the same one, so signals that are meant for the job reach the launcher, which passes them on.
+    Without a usable GPU it stays alone, for `need_gpus` to say so in its log.
     """
-    if gpus < 2 or distributed.is_torchelastic_launched():
+    if gpus < 2 or distributed.is_torchelastic_launched() or not torch.cuda.is_available():
         return
     launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     os.execv(sys.executable, [sys.executable, *launcher, "--nproc-per-node", str(gpus), *sys.argv])

@@ -116,11 +116,26 @@ def evaluate(
         colours = getattr(truth, "mapping", {}) if not settings.get("truth_map") else {}
         _compare(result, counts, table, settings, classes is not None, colours, by_number)
         result["warnings"] = list(getattr(truth, "warnings", []))
+        if by_number and classes is None:
+            result["warnings"] += _other_numbers(result["truth"], table)
     if out_truth is not None:
         _write_truth(result, truth, shape, out_truth)
     _write_csv(result, out_csv)
     write_json(out_json, result)
     return result
+
+
+def _other_numbers(truth: list[dict[str, Any]], table: list[dict[str, Any]]) -> list[str]:
+    """A warning where values of the truth are not the numbers of the network's classes, as they should be."""
+    values = sorted(entry["value"] for entry in truth if entry["voxels"])
+    classes = sorted(row["clusters"][0] for row in table)
+    if values == classes:
+        return []
+    held, known = (", ".join(map(str, numbers)) for numbers in (values, classes))
+    return [
+        f"the truth holds the values {held}, the network's classes are {known}; class k is compared with value k, and "
+        "one without such a value with what it overlaps most (evaluate.truth_map renumbers the truth)"
+    ]
 
 
 def _write_truth(result: dict[str, Any], truth: Volume | None, shape: tuple[int, int, int], path: str | Path) -> None:

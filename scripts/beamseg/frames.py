@@ -188,6 +188,13 @@ def short_keys(settings: dict[str, Any]) -> dict[str, Any]:
     return {key.rpartition(".")[2]: value for key, value in settings.items()}
 
 
+def class_of_grey(given: dict[str, int | None]) -> dict[int, int]:
+    """The key `labels.map` for masks of frames: grey value -> class, 255 for None; InputError for `rest`."""
+    if "rest" in given:
+        raise InputError("labels.map", "rest", "grey values and their classes", "name each grey value of the masks")
+    return {int(grey): UNLABELLED if label is None else label for grey, label in given.items()}
+
+
 def read_mask(file: Path, grey_to_class: dict[int, int], n_classes: int) -> np.ndarray:
     """A mask as classes, uint8 (y, x); grey values that the map does not name must be classes themselves or 255.
 

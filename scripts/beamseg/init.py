@@ -6,11 +6,14 @@ import csv
 import io
 import re
 import time
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .config import TABLE_COLUMNS, read_table
+import yaml
+
+from .config import NAME_LENGTH, RESERVED, TABLE_COLUMNS, read_table
 from .errors import InputError
 from .provenance import atomic_path
 from .readers import Source, known_size, ome_zarr, open_source
@@ -21,21 +24,31 @@ SUFFIXES = {
     *(".mrc", ".rec", ".map", ".st", ".dm3", ".dm4", ".npy", ".nhdr", ".nrrd", ".mhd", ".mha", ".info"),
 }  # of a volume in one file; raw voxels are named by their header
 TIFF, PNG = {".tif", ".tiff"}, {".png"}
+NOT_IN_A_TABLE = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode's control characters, surrogates (of a name that is not UTF-8), and separators of lines and paragraphs."""
+UNFIT = "a path with control characters, ends of lines, bytes not of UTF-8 or a blank at its end fits no row; rename it"
 
 
 def candidates(folder: Path) -> list[Path]:
-    """Files, Zarr stores and folders of slices below `folder` that may be scans, in order; hidden ones are left out."""
-    if ome_zarr.matches(folder):
+    """Files, Zarr stores and folders of slices below `folder` that may be scans, in order; hidden ones are left out.
+
+    A folder that cannot be looked into is one of them: whoever opens it gets to know why.
+    """
+    try:
+        if ome_zarr.matches(folder):
+            return [folder]
+        here = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
+        files = [p for p in here if p.is_file()]
+        folders = [p for p in here if p.is_dir() and not p.is_symlink()]
+    except OSError:
         return [folder]
-    here = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
-    files = [p for p in here if p.is_file()]
     found = [p for p in files if p.suffix.lower() in SUFFIXES]
     images = [p for p in files if p.suffix.lower() in TIFF]
     if is_stack(images or [p for p in files if p.suffix.lower() in PNG]):
         found.append(folder)
     else:
         found += images
-    return found + [path for p in here if p.is_dir() and not p.is_symlink() for path in candidates(p)]
+    return found + [path for p in folders for path in candidates(p)]
 
 
 def is_stack(images: list[Path]) -> bool:
@@ -55,14 +68,25 @@ def is_stack(images: list[Path]) -> bool:
 
 
 def sample_name(path: Path, folder: Path, taken: set[str]) -> str:
-    """A name from the path below `folder`, unique among `taken`."""
+    """A name from the path below `folder`, unique among `taken` and none of the reserved; of a long one, the end."""
     relative = path.relative_to(folder) if path != folder else Path(folder.name)
     bare = re.sub(r"(\.vol)?\.[^./]+$", "", relative.as_posix())
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", bare).strip("._-") or "scan"
+    stem = stem[-(NAME_LENGTH - 6) :].lstrip("._-")  # room for a number
     name, number = stem, 2
-    while name in taken:
+    while name in taken or name.lower() in RESERVED:
         name, number = f"{stem}_{number}", number + 1
     return name
+
+
+def fits_a_table(path: str) -> bool:
+    """Whether a path can be a cell: on one line, in UTF-8, and the same when blanks around it are taken off."""
+    return path == path.strip() and not any(unicodedata.category(c) in NOT_IN_A_TABLE for c in path)
+
+
+def in_print(text: str) -> str:
+    """A line of text in which control characters and surrogates are escaped, so that any terminal and log takes it."""
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in NOT_IN_A_TABLE else c for c in text)
 
 
 def quiet_s(source: Source) -> float:
@@ -80,6 +104,7 @@ def init(
     shipped: Path | None = None,
     *,
     columns: dict[str, str] | None = None,
+    own: dict[str, Any] | None = None,
     settle_s: float = 0,
 ) -> tuple[list[str], list[str]]:
     """Add the scans of `folder` to the sample table; rows that are there stay as they are, byte for byte.
@@ -92,30 +117,35 @@ def init(
         Made if missing. One that equals `shipped` (the demo's) is begun anew.
     columns : dict, optional
         Cells of the new rows, such as group or bundle.
+    own : dict, optional
+        Settings of each new scan alone: its `samples/<name>.yaml` beside the table, unless it has one. Written before
+        the table, so that no row is ever without them; a file without a row does nothing, and serves the next call.
     settle_s : float
         A scan whose files were written more recently than this is left for the next call.
 
     Returns
     -------
     added, refused : list of str
-        What was added, and what was looked at and could not be a scan, or is not settled, in words.
+        What was added, and what was looked at and could not be a scan, or a row, or is not settled, in words.
 
     Raises
     ------
     InputError
-        If there is no such folder, or the table has no column that `columns` names.
+        If there is no such folder, the table has no column that `columns` names, or would not hold the new rows as
+        they are; it is then left as it was.
     """
     if not folder.is_dir():
         raise InputError(folder, "no such folder", "a folder with scans", "check the path")
-    text = table.read_text() if table.exists() else ""
-    if shipped is not None and shipped.exists() and text == shipped.read_text():
+    text = table.read_bytes().decode() if table.exists() else ""
+    if shipped is not None and shipped.exists() and text == shipped.read_bytes().decode():
         text = ""
     header = [*TABLE_COLUMNS, *INFO_COLUMNS]
     rows: list[dict[str, str]] = []
     if text:
         rows = read_table(table)
-        first = next(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
-        header = first.split("\t")
+        lines = text.replace("\r", "\n").split("\n")
+        first = next(line for line in lines if line.strip() and not line.startswith("#"))
+        header = next(csv.reader([first], delimiter="\t"))
     for column in columns or {}:
         if column not in header:
             raise InputError(table, f"no column {column!r}", "one", "add it to the first line of the table")
@@ -131,17 +161,25 @@ def init(
         try:
             sources[path] = open_source(path)
         except InputError as error:
-            refused.append(f"{path}: {error.found}")
+            refused.append(in_print(f"{path}: {error.found}"))
     parts = {file.resolve() for path, source in sources.items() for file in source.files if file != path}
     for path, source in sources.items():
         if path.resolve() in parts:
             continue
-        if settle_s and (quiet := quiet_s(source)) < settle_s:
-            refused.append(f"{path}: written {max(quiet, 0):.0f} s ago, may not be finished")
+        if not fits_a_table(str(path.resolve())):
+            refused.append(in_print(f"{path}: {UNFIT}"))
+            continue
+        try:
+            quiet = quiet_s(source) if settle_s else 0
+            size = sum(p.stat().st_size for p in source.files) / 1e9
+        except OSError as error:
+            refused.append(in_print(f"{path}: cannot be looked at any more ({error.strerror or error})"))
+            continue
+        if quiet < settle_s:
+            refused.append(in_print(f"{path}: written {max(quiet, 0):.0f} s ago, may not be finished"))
             continue
         name = sample_name(path, folder, names)
         names.add(name)
-        size = sum(p.stat().st_size for p in source.files) / 1e9
         voxel, _ = known_size(source)
         new.append(
             {
@@ -164,6 +202,39 @@ def init(
         out.write("\n")
     writer.writerows(new)
     if new:
+        for row in new:
+            _write_own(table.parent / "samples" / f"{row['sample']}.yaml", own)
         with atomic_path(table) as temporary:
-            temporary.write_text(text + out.getvalue())
+            temporary.write_bytes((text + out.getvalue()).encode())
+            _same(temporary, table, rows + [_cells(row, header) for row in new])
     return added, refused
+
+
+def _write_own(path: Path, settings: dict[str, Any] | None) -> None:
+    if not settings or path.exists():
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(yaml.safe_dump(settings))
+
+
+def _cells(row: dict[str, Any], header: list[str]) -> dict[str, str]:
+    """What `read_table` is to make of a row."""
+    return {key: row[key] for key in header if row.get(key) and not key.startswith("#")}
+
+
+def _same(written: Path, table: Path, rows: list[dict[str, str]]) -> None:
+    """Refuse to replace a table by one that says something else, or nothing."""
+    try:
+        read = read_table(written)
+    except InputError as error:
+        raise InputError(
+            table, f"with the new rows: {error.found}", error.expected, f"{error.remedy}; the table is as it was"
+        ) from error
+    if read != rows:
+        wrong = next((row for row, back in zip(rows, read, strict=False) if row != back), rows[-1])
+        raise InputError(
+            table,
+            f"a row that would not be read as it is written: {in_print(str(wrong))}",
+            "cells without tabs, ends of lines and blanks around them",
+            "rename the path in it; the table is as it was",
+        )

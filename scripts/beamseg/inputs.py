@@ -86,7 +86,7 @@ def reference_pseudo_labels(files: Any, volumes: list[Volume]) -> list[Volume]:
 
 
 def training_labels(
-    files: Any, settings: dict[str, Any], paths: list[str], volumes: list[Volume], n_classes: int
+    files: Any, settings: dict[str, Any], given: list[dict[str, Any]], volumes: list[Volume], n_classes: int
 ) -> list[Volume]:
     """Labels of the reference scans that stage 2 trains on; what is to be known of the user's is printed.
 
@@ -94,8 +94,8 @@ def training_labels(
     ----------
     settings : dict
         Holds `label_source`, `seed` and the sections `labels` and `train`.
-    paths : list of str
-        The user's label files, one per scan, empty where there is none.
+    given : list of dict
+        What the section `labels` says of each scan's file; its `path` is empty where there is none.
     volumes : list of Volume
         Grey levels of the scans.
     """
@@ -103,8 +103,8 @@ def training_labels(
     if half := settings["train"]["partial_volume_px"]:
         pseudo = [UnsharedVolume(given, half) for given in pseudo]
     labels = [
-        open_training_labels(source, settings["labels"], volume, own, path or None, n_classes, settings["seed"])
-        for volume, own, path in zip(volumes, pseudo, paths, strict=True)
+        open_training_labels(source, settings["labels"] | file, volume, own, n_classes, settings["seed"])
+        for volume, own, file in zip(volumes, pseudo, given, strict=True)
     ]
     lines = [line for given in labels for line in described(given)]
     if source != "clusters":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import resource
@@ -19,6 +20,56 @@ from .code import module_digests
 from .errors import InputError
 from .progress import announced
 from .provenance import read_json, write_json
+
+
+class Kept(dict[str, Any]):
+    """What a job is given, with the text of something else.
+
+    Snakemake compares texts: with that of what made the result that is there, it makes nothing again. The job, should
+    it run for another reason, has every key.
+    """
+
+    def __init__(self, given: dict[str, Any], text: str) -> None:
+        super().__init__(given)
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def kept(settings: Any, record: Path, name: str, standard: Any) -> Any:
+    """Settings as `Kept`, where only keys that the record of their job lacks and that stand at their default are new.
+
+    Parameters
+    ----------
+    settings : dict or None
+    record : path
+        `<log>.json` of the job; without it, or with other settings in it, they are returned as they are.
+    name : str
+        Of the rule's `params` entry.
+    standard : dict or None
+        Defaults, nested as the settings are.
+    """
+    text = read_json(record).get("settings", {}).get(name) if record.exists() else None
+    if text is None or not isinstance(settings, dict):
+        return settings
+    try:
+        then = ast.literal_eval(text)
+    except ValueError:  # a number that has no literal
+        return settings
+    return Kept(settings, text) if _without_new(settings, then, standard) == then else settings
+
+
+def _without_new(settings: dict[str, Any], then: Any, standard: Any) -> dict[str, Any]:
+    """Settings without the keys that `then` lacks and that stand at their default."""
+    then, standard = (value if isinstance(value, dict) else {} for value in (then, standard))
+    result = {}
+    for key, value in settings.items():
+        if key not in then and key in standard and value == standard[key]:
+            continue
+        nested = isinstance(value, dict) and isinstance(then.get(key), dict)
+        result[key] = _without_new(value, then[key], standard.get(key)) if nested else value
+    return result
 
 
 class Tee:
@@ -48,8 +99,8 @@ class Tee:
 def job(snakemake: Any) -> Iterator[None]:
     """Run a script: output goes to the rule's log, errors are put in words, the end is recorded beside the log.
 
-    The record `<log>.json` (stage, sample, state, cause, remedy, outputs, digests of the code, seconds, memory) is what
-    the summary reads; a job that was killed leaves the state `running`.
+    The record `<log>.json` (stage, sample, state, cause, remedy, outputs, digests of the code, settings, seconds,
+    memory) is what the summary reads; a job that was killed leaves the state `running`.
 
     Raises
     ------
@@ -72,6 +123,7 @@ def job(snakemake: Any) -> Iterator[None]:
         "outputs": [str(path) for path in snakemake.output],
         "code": snakemake.params.get("code"),
         "modules": _modules(snakemake.rule),
+        "settings": {name: repr(value) for name, value in snakemake.params.items() if isinstance(value, dict)},
         "pid": os.getpid(),
         "started": start_of(os.getpid()),
         "host": socket.gethostname(),

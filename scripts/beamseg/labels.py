@@ -100,6 +100,15 @@ class SliceLabels:
                 block[z - z0][self.grey.read(z, z + 1, y, x)[0] == OUTSIDE] = UNLABELLED
         return block
 
+    def visible(self) -> set[int]:
+        """Labels that occur inside the field of view; it looks until it has seen all that the file holds."""
+        found: set[int] = set()
+        for z in self.slices:
+            if found >= set(self.counts):
+                break
+            found |= set(np.unique(self.read(z, z + 1)).tolist()) - {UNLABELLED}
+        return found
+
     def hide(self, pool: int, rate: float, seed: int) -> None:
         """Keep one slice of `pool` (0: all), and of each slice the share `rate` of its patches; the rest is unpainted.
 
@@ -278,7 +287,7 @@ def open_slices(
     shape = (int(shape[0]), int(shape[1]), int(shape[2]))
     if rounds(path):
         labels, chosen = open_annotations(path, shape)
-        corner = (0, 0)
+        corner, painted = (0, 0), True
     else:
         labels = open_labels(path, dataset, axes=axes, flip=flip, allow_gaps=slices is not None)
         chosen, corner = _placed(path, labels.shape, shape, slices, offset)
@@ -290,11 +299,10 @@ def open_slices(
     assumed = painted and unlabelled is None and 0 not in _named(renumber or {}, [])
     if assumed:
         named.pop(0, None)
-        shift = 0 if renumber else 1
         # 256 is refused as a value too many and not taken for unlabelled.
-        table = {value: 256 if shift and value == 256 else value - shift for value in counts if value}
+        table = {value: 256 if value == 256 else value - 1 for value in counts if value}
         table |= {0: UNLABELLED} if 0 in counts else {}
-        said = "" if renumber else ", 1 is class 0, 2 is class 1 and so on"
+        said = ", 1 is class 0, 2 is class 1 and so on" + (", but for what `labels.map` names" if renumber else "")
         warnings.append(f"0 is not painted{said}" if 0 in counts else f"every voxel is painted{said}; is that so?")
     elif unlabelled is None and sorted(counts) == [0, UNLABELLED] and UNLABELLED not in named:
         table[UNLABELLED] = 1
@@ -338,7 +346,7 @@ def open_slices(
     if renumber and renamed and not truth:
         first = [f"{value} is class {label}" for value, label in renamed.items()]
         warnings.append("renumbered: " + ", ".join(first[:8]) + (f" and {len(first) - 8} more" if first[8:] else ""))
-    if must_occur and slices is None and unlabelled is None:
+    if must_occur and unlabelled is None:
         warnings += _perhaps_unpainted(labels.shape[0], alone, table)
     result = SliceLabels(labels, shape, chosen, table, grey, corner)
     for value, count in counts.items():

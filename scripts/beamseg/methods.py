@@ -154,7 +154,8 @@ def sentences(bundle: dict[str, Any], plan: dict[str, Any], settings: dict[str, 
             f"levels {where.get(settings['pseudo_label']['scope'], '')}."
         )
     else:
-        found.append(f"Labels to train on were given by hand ({source}), {n} classes.")
+        given = {"bundle": "The network had learned from labels given by hand"}
+        found.append(f"{given.get(source, f'Labels to train on were given by hand ({source})')}, {n} classes.")
     found.append(_training(settings, cite))
     if settings["stage3"] != "none":
         found.append(_correction(bundle, settings, cite))
@@ -235,7 +236,7 @@ def _correction(bundle: dict[str, Any], settings: dict[str, Any], cite: Any) -> 
     parts = [f"moving average of the student's weights (factor {section['ema']:g})"]
     if section.get("anchor"):
         parts.append(f"whose predictions are drawn towards stage 2's with weight {section['anchor']:g}")
-    if settings["label_source"] != "clusters":
+    if settings["label_source"] in ("slices", "pixels"):
         parts.append(f"and {_percent(section['labelled_share'], 0)} of each batch are of labelled slices")
     outcome = (
         "Its result was used"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import nn
 from .augment import to_unit
 from .crops import read_stack, reflect_indices
 from .device import Compute, Pieces
+from .errors import InputError
 from .losses import UNLABELLED
 from .volumes import OUTSIDE, Volume
 
@@ -50,6 +53,7 @@ def predict_slices(
     compute: Compute,
     tile: int,
     n_slices: int,
+    weights: str | Path | None = None,
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Labels and confidence of slices z0 … z1 − 1.
 
@@ -67,11 +71,19 @@ def predict_slices(
         Edge of a tile in pixels, that of the training crops: statistics of group norm depend on what a tile holds.
     n_slices : int
         Slices that the network sees.
+    weights : path, optional
+        Where the network was read from. Without it, as for one that is being trained and is judged by its labels,
+        pixels whose probabilities are no numbers are of class 0.
 
     Yields
     ------
     z, labels, confidence
         uint8 (y, x) each: class, 255 outside; probability of that class, 0 … 255 for 0 … 1, 0 outside.
+
+    Raises
+    ------
+    InputError
+        If `weights` are given and the network answers with something that is no number.
 
     Notes
     -----
@@ -100,6 +112,14 @@ def predict_slices(
         image = to_unit(torch.from_numpy(stack.astype(np.int32)).to(compute.device))
         blended = _blend(model, image, starts, (top, left), weight, compute, pieces) / total_weight
         confidence, labels = blended[:, -top : height - top, -left : width - left].max(0)
+        # One NaN makes the sum NaN; asked once per slice, since each answer waits for the device.
+        if weights is not None and not math.isfinite(confidence.sum()):
+            raise InputError(
+                weights,
+                f"class probabilities of slice {z} that are no numbers ({compute.name})",
+                "a network that answers with finite numbers",
+                "train again, or take other weights; if they are sound, `device: cpu` computes in a wider type",
+            )
         confidence = (confidence * 255.0).round_().clamp_(0, 255).to(torch.uint8).masked_fill_(outside, 0)
         labels = labels.to(torch.uint8).masked_fill_(outside, UNLABELLED)
         yield z, labels.cpu().numpy(), confidence.cpu().numpy()

@@ -47,9 +47,10 @@ def digest(value: Any) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, 16 hexadecimal digits; of a folder, that of its files' names and bytes."""
+    """SHA-256 of a file's bytes, 16 hexadecimal digits; of a folder, that of all its files' names and bytes."""
     if Path(path).is_dir():
-        return digest([[file.name, file_digest(file)] for file in sorted(Path(path).iterdir()) if file.is_file()])
+        files = sorted(file for file in Path(path).rglob("*") if file.is_file())
+        return digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 

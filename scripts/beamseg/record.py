@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from .annotations import files_of
 from .bundle_files import without_paths
 from .config import PHANTOM, TABLE_COLUMNS, Run, flatten, merge, nested
 from .errors import InputError
+from .job import Kept
 from .provenance import atomic_path, digest, file_digest, read_json, versions, write_json
+from .readers import how_to_read, open_source
+from .readers.source import content_digest
 
 OF_THE_ROW = ("sample", "samples", "path", "truth", "bundle", "group", "reference", "preset", "code")
 """Keys that name a run and its files, or say nothing of the result."""
+OF_THE_BUNDLE = ("stage3", "label_source")
+"""Keys that a bundle decides, whatever the configuration says."""
 
 
 def effective(run: Run) -> dict[str, Any]:
@@ -26,23 +34,38 @@ def effective(run: Run) -> dict[str, Any]:
 def described_scans(runs: dict[str, Run], name: str, references: list[str]) -> list[dict[str, Any]]:
     """The scans that a run draws from, its own included: name, base names of input and labels, and what differs.
 
-    `settings` are the dotted keys in which a reference scan differs from the run.
+    `settings` are the dotted keys in which a reference scan differs from the run. `paths` say where its files lie now;
+    that is no reason to record anything again, so the text of an entry is without them.
     """
     mine = dict(flatten(effective(runs[name])))
-    entries = []
+    entries: list[dict[str, Any]] = []
     for other in [*references, *([] if name in references else [name])]:
         run = runs[other]
         path, labels = run.get("path"), run.file("labels.path")
-        entries.append(
-            {
-                "name": other,
-                "reference": other in references,
-                "file": PHANTOM if path == PHANTOM else Path(path).name,
-                "labels": None if labels is None else labels.name,
-                "settings": {key: value for key, value in flatten(effective(run)) if mine.get(key, run) != value},
-            }
-        )
+        entry = {
+            "name": other,
+            "reference": other in references,
+            "file": PHANTOM if path == PHANTOM else Path(path).name,
+            "labels": None if labels is None else labels.name,
+            "settings": {key: value for key, value in flatten(effective(run)) if mine.get(key, run) != value},
+        }
+        files = {"content": run.file("path"), "labels_content": labels}
+        paths = {key: str(file) for key, file in files.items() if file is not None and file.name != PHANTOM}
+        entries.append(Kept(entry | {"paths": paths}, repr(entry)))
     return entries
+
+
+def scan_content(path: str | Path, settings: dict[str, Any]) -> str:
+    """Digest of a scan's voxels as stored, read as its settings say; of a movie, of its files."""
+    if settings["kind"] == "images":
+        return file_digest(path)
+    return content_digest(open_source(path, **how_to_read(settings["dataset"], settings["ingest"])))
+
+
+def labels_content(path: str | Path) -> str | None:
+    """Digest of the files that hold labels; None if they are not there."""
+    files = files_of(path)
+    return digest([file_digest(file) for file in files]) if files else None
 
 
 def record(
@@ -68,24 +91,34 @@ def record(
     settings : dict
         `effective` settings of the run.
     scans : list of dict
-        `described_scans`; each gets `content`, the digest of its voxels as stored.
+        `described_scans`; in place of `paths` each gets `content`, the digest of its voxels as stored (of a movie, of
+        its files), and `labels_content`; None where there is no file.
     histograms : dict
-        Name of a scan -> its histogram.npz.
+        Name of a scan -> its histogram.npz; empty for a movie.
     weights : dict
         Stage -> weights.
     manifests : list of path
         Of the networks' labels; they name the device.
     labels : path
-        `labels.json` of the product.
+        `labels.json` of the product; of a movie, the manifest of its masks.
     code : dict
         Stage -> digest of the code that made it.
     bundle : path, optional
         Index of the bundle that was applied.
     """
     for scan in scans:
-        with np.load(histograms[scan["name"]]) as found:
-            scan["content"] = str(found["content"])
+        paths = scan.pop("paths")
+        scan["labels_content"] = labels_content(paths["labels_content"]) if "labels_content" in paths else None
+        if histograms:
+            with np.load(histograms[scan["name"]]) as found:
+                scan["content"] = str(found["content"])
+        else:
+            there = "content" in paths and Path(paths["content"]).exists()
+            scan["content"] = file_digest(paths["content"]) if there else None
     product = read_json(labels)
+    if "frames" in product:
+        masks = {frame: entry["digest"] for frame, entry in product["frames"].items()}
+        product = {"stage": "segment_frames", "digest": digest(masks)}
     result = {
         "sample": name,
         "group": group,
@@ -111,55 +144,108 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[st
     provenance : path
         `provenance.json` of the run.
     inputs : list of Path
-        The scans, labels and, where one was applied, the bundle, wherever they are now; known by their base names, the
-        bundle by its content.
+        The scans, labels and, where one was applied, the bundle, wherever they are now; known by their base names and
+        contents, the bundle by its content alone.
     workdir : Path
         Gets `config/config.yaml`, `config/samples.tsv` and `config/samples/`.
 
     Returns
     -------
     list of str
-        What differs here from then, in words: versions of packages.
+        What differs here from then, in words: versions of packages; inputs whose content was not recorded.
 
     Raises
     ------
     InputError
-        If an input is missing, or the folder holds a configuration.
+        If an input is missing or has another content, or the folder holds a configuration.
     """
     found = read_json(provenance)
     config = workdir / "config"
     if config.exists():
         raise InputError(config, "a configuration", "an empty folder", "give another with --directory")
-    at_hand = {path.name: path.resolve() for path in inputs}
+    at_hand: dict[str, list[Path]] = {}
+    for path in dict.fromkeys(inputs):
+        at_hand.setdefault(path.name, []).append(path.resolve())
     bundles = [p for p in inputs if (p / "bundle.json").is_file()]
     bundle = next((p.resolve() for p in bundles if digest(read_json(p / "bundle.json")) == found["bundle"]), None)
     if found["bundle"] and bundle is None:
         raise InputError(provenance, f"the bundle {found['bundle']} among no input", "that bundle", "name its folder")
 
-    def place(file: str) -> str:
-        if file != PHANTOM and file not in at_hand:
-            raise InputError(provenance, f"{file!r} among no input", "every scan and its labels", "name its path")
-        return str(at_hand.get(file, file))
+    differs: list[str] = []
 
-    rows = []
+    def place(file: str, candidates: list[Path], content: str | None, measure: Callable[[Path], str | None]) -> str:
+        if file == PHANTOM:
+            return file
+        if content is None and len(candidates) == 1:
+            differs.append(f"{candidates[0]} is taken by its name, its content was not recorded")
+        return str(_of_content(provenance, file, candidates, content, measure))
+
+    common = {key: value for key, value in found["settings"].items() if not found["bundle"] or key not in OF_THE_BUNDLE}
+    rows, layers = [], {}
     for scan in found["scans"]:
-        cells = {
-            "sample": scan["name"],
-            "path": place(scan["file"]),
-            "labels": place(scan["labels"]) if scan["labels"] else "",
-            "group": found["group"],
-            "bundle": str(bundle or ""),
-        }
-        rows.append("\t".join(cells.get(column, "") for column in TABLE_COLUMNS))
-        own: dict[str, Any] = {"reference": scan["reference"]}
+        own: dict[str, Any] = {}
         for dotted, value in scan["settings"].items():
             own = merge(own, nested(dotted, value))
-        _write_yaml(config / "samples" / f"{scan['name']}.yaml", own)
-    _write_yaml(config / "config.yaml", {**found["settings"], "preset": None})
+        read = partial(scan_content, settings=merge(found["settings"], own))
+        here = place(scan["file"], at_hand.get(scan["file"], []), scan.get("content"), read)
+        # A bundle counts more than config.yaml, and the row's settings counted more than the bundle.
+        layers[scan["name"]] = merge(common if bundle else {}, own) | {"reference": scan["reference"]}
+        rows.append({"sample": scan["name"], "path": here, "group": found["group"], "bundle": str(bundle or "")})
+    taken = {row["path"] for row in rows}
+    for row, scan in zip(rows, found["scans"], strict=True):
+        if scan["labels"]:
+            candidates = at_hand.get(scan["labels"], [])
+            content = scan.get("labels_content")
+            if content is None:
+                candidates = [other for other in candidates if str(other) not in taken] or candidates
+            row["labels"] = place(scan["labels"], candidates, content, labels_content)
+    for name, layer in layers.items():
+        _write_yaml(config / "samples" / f"{name}.yaml", layer)
+    _write_yaml(config / "config.yaml", {**common, "preset": None})
+    lines = ["\t".join(row.get(column, "") for column in TABLE_COLUMNS) for row in rows]
     with atomic_path(config / "samples.tsv") as temporary:
-        temporary.write_text("\n".join(["\t".join(TABLE_COLUMNS), *rows, ""]))
+        temporary.write_text("\n".join(["\t".join(TABLE_COLUMNS), *lines, ""]))
     now = {**versions(), "python": platform.python_version()}
-    return [f"{p} {now.get(p)}, then {v}" for p, v in sorted(found["versions"].items()) if now.get(p) != v]
+    return differs + [f"{p} {now.get(p)}, then {v}" for p, v in sorted(found["versions"].items()) if now.get(p) != v]
+
+
+def _of_content(
+    where: str | Path,
+    file: str,
+    candidates: list[Path],
+    content: str | None,
+    measure: Callable[[Path], str | None],
+) -> Path:
+    """The candidate of the recorded content; where none was recorded, the only candidate.
+
+    Raises
+    ------
+    InputError
+        If there is none, or several without a recorded content.
+    """
+    named = ", ".join(map(str, candidates))
+    if not candidates:
+        raise InputError(where, f"{file!r} among no input", "every scan and its labels", "name its path")
+    if content is None:
+        if len(candidates) > 1:
+            remedy = "leave out those that are not meant"
+            raise InputError(where, f"{file!r} without a recorded content, and {named}", "one input so named", remedy)
+        return candidates[0]
+    contents: dict[str, str] = {}
+    for path in candidates:
+        try:
+            found = measure(path)
+        except InputError as error:
+            if len(candidates) == 1:
+                raise
+            found = str(error)
+        if found == content:
+            return path
+        contents[str(path)] = str(found)
+    described = ", ".join(f"{path} ({found})" for path, found in contents.items())
+    raise InputError(
+        where, f"for {file!r} {described}", f"the content {content}", "name the file that the run was made from"
+    )
 
 
 def _write_yaml(path: Path, value: dict[str, Any]) -> None:

@@ -121,6 +121,9 @@ def refine_mpp(
             block = continued(start, stop)
             if tables:
                 block = components.replace_small(block, tables[start // components.BLOCK])
+                if user is not None:
+                    given = user.read(start, stop)
+                    np.copyto(block, given, where=given != UNLABELLED)
             matrix += changes.count_changes(labels.read(start, stop), block, n_classes)
             writer.put("labels", start, block)
         writer.notes["changes"] = matrix.tolist()

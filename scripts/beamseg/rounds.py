@@ -1,4 +1,4 @@
-"""Rounds of training with more labels each time: the weights of each are kept, and what they gained."""
+"""Rounds of training with more labels each time: weights and painted pixels of each are kept, and what they gained."""
 
 from __future__ import annotations
 
@@ -22,41 +22,64 @@ OVERLAP = {"overlap": 0.5}
 
 
 def ledger(weights: Path) -> list[dict[str, Any]]:
-    """Entries of the rounds beside a weights file, the first round first."""
+    """Entries of the rounds beside a weights file, the one trained last at the end."""
     path = weights.parent / FOLDER / "rounds.json"
     return list(read_json(path)["rounds"]) if path.exists() else []
 
 
+def earlier_rounds(weights: Path, identity: str) -> list[dict[str, Any]]:
+    """Entries of other labels whose weights are still there."""
+    kept = (entry for entry in ledger(weights) if entry["identity"] != identity)
+    return [entry for entry in kept if (weights.parent / FOLDER / entry["weights"]).exists()]
+
+
 def previous(weights: str | Path, identity: str) -> Path | None:
-    """Weights of the last round of another identity, that is of other labels; None before the second round."""
+    """Weights of the round trained last on other labels, `identity` being that of the labels; None before there is."""
     weights = Path(weights)
-    earlier = [entry for entry in ledger(weights) if entry["identity"] != identity]
+    earlier = earlier_rounds(weights, identity)
     return weights.parent / FOLDER / earlier[-1]["weights"] if earlier else None
 
 
+def painted_pixels(names: Sequence[str], labels: Sequence[Volume]) -> dict[str, np.ndarray]:
+    """Scan and slice, `<name>:<z>`, -> where the user painted, bool (y, x); slices without a stroke are left out."""
+    found = {}
+    for name, label in zip(names, labels, strict=True):
+        for z in getattr(label, "slices", range(label.shape[0])):
+            seen = label.read(z, z + 1)[0] < SUGGESTED
+            if seen.any():
+                found[f"{name}:{z}"] = seen
+    return found
+
+
 def agreement(
-    weights: str | Path, volumes: Sequence[Volume], labels: Sequence[Volume], n_classes: int, device: str
+    weights: str | Path,
+    volumes: Sequence[Volume],
+    labels: Sequence[Volume],
+    pixels: dict[str, np.ndarray],
+    names: Sequence[str],
+    n_classes: int,
+    device: str,
 ) -> dict[str, Any]:
-    """How a network labels the painted pixels: their number, the share that it gets right, mean IoU of their classes.
+    """How a network labels some pixels: their number, the share that it gets right, mean IoU of their classes.
 
     Parameters
     ----------
     volumes, labels : sequence of Volume
-        uint16 grey levels, and uint8 labels with 255 where nothing is painted; only slices in `slices` are read.
+        uint16 grey levels, and uint8 labels of the scans `names`.
+    pixels : dict
+        Of them, which; see `painted_pixels`.
     """
     compute = choose(device)
     model, meta = load_weights(weights, compute.device)
     counts = np.zeros((n_classes, n_classes), np.int64)
-    for volume, label in zip(volumes, labels, strict=True):
-        for z in getattr(label, "slices", range(label.shape[0])):
-            painted = label.read(z, z + 1)[0]
-            seen = painted < SUGGESTED
-            if not seen.any():
-                continue
-            slices = predict_slices(model, volume, z, z + 1, OVERLAP, compute, meta["crop"], meta["in_channels"])
-            found = next(iter(slices))[1]
-            pairs = found[seen].astype(np.int64) * n_classes + painted[seen]
-            counts += np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+    for key, seen in pixels.items():
+        name, _, z = key.rpartition(":")
+        volume, label = (given[list(names).index(name)] for given in (volumes, labels))
+        painted = label.read(int(z), int(z) + 1)[0]
+        slices = predict_slices(model, volume, int(z), int(z) + 1, OVERLAP, compute, meta["crop"], meta["in_channels"])
+        found = next(iter(slices))[1]
+        pairs = found[seen].astype(np.int64) * n_classes + painted[seen]
+        counts += np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
     present = counts.sum(axis=0) > 0
     right = float(np.trace(counts) / max(1, counts.sum()))
     mean_iou = float(np.diag(iou_matrix(counts))[present].mean()) if present.any() else 0.0
@@ -68,32 +91,63 @@ def keep_round(
     identity: str,
     volumes: Sequence[Volume],
     labels: Sequence[Volume],
+    names: Sequence[str],
     n_classes: int,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Copy the weights into `rounds/` and note how well this round's painted pixels are labelled, before and after.
+    """Copy the weights into `rounds/` and note how well painted pixels are labelled, before and after.
 
-    Before is by the previous round's weights, which never saw what was painted since; None in the first round. A round
-    of the same identity takes the place of its first try.
+    Before is by the round before, on pixels that no earlier round had painted; where these were prefilled, what the
+    user left as it was counts as right. None in the first round, and where nothing is new. After is by this round, on
+    all that is painted, which it was trained on. Labels that were there before have the number that they had.
+
+    Parameters
+    ----------
+    identity : str
+        Of the labels.
+    names : sequence of str
+        Of the scans, whose order may change.
     """
     weights = Path(weights)
-    entries = [entry for entry in ledger(weights) if entry["identity"] != identity]
-    number = 1 + len(entries)
-    earlier = weights.parent / FOLDER / entries[-1]["weights"] if entries else None
+    folder = weights.parent / FOLDER
+    everything = ledger(weights)
+    entries = [entry for entry in everything if entry["identity"] != identity]
+    earlier = earlier_rounds(weights, identity)
+    of_labels = {entry["identity"]: int(entry["round"]) for entry in everything}
+    number = of_labels.get(identity, 1 + max(of_labels.values(), default=0))
+
+    pixels = painted_pixels(names, labels)
+    new = dict(pixels)
+    for entry in entries:
+        if not (folder / entry["painted"]).exists():
+            continue
+        with np.load(folder / entry["painted"]) as known:
+            for key in new.keys() & set(known.files):
+                new[key] = new[key] & ~np.unpackbits(known[key], count=new[key].size).view(bool).reshape(new[key].shape)
+    new = {key: seen for key, seen in new.items() if seen.any()}
     before = None
-    if earlier is not None and load_weights(earlier)[1]["n_classes"] == n_classes:
-        before = agreement(earlier, volumes, labels, n_classes, device)
-    after = agreement(weights, volumes, labels, n_classes, device)
-    name = f"{number}.safetensors"
-    with atomic_path(weights.parent / FOLDER / name) as temporary:
+    if earlier and new:
+        last = folder / earlier[-1]["weights"]
+        if load_weights(last)[1]["n_classes"] == n_classes:
+            before = agreement(last, volumes, labels, new, names, n_classes, device)
+    after = agreement(weights, volumes, labels, pixels, names, n_classes, device)
+
+    with atomic_path(folder / f"{number}.safetensors") as temporary:
         shutil.copyfile(weights, temporary)
-    entry = {"round": number, "identity": identity, "weights": name, "before": before, "after": after}
-    write_json(weights.parent / FOLDER / "rounds.json", {"rounds": [*entries, entry]})
+    packed: dict[str, Any] = {key: np.packbits(seen) for key, seen in pixels.items()}
+    with atomic_path(folder / f"{number}.npz") as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **packed)
+    entry = {"round": number, "identity": identity, "weights": f"{number}.safetensors", "painted": f"{number}.npz"}
+    entry |= {"before": before, "after": after}
+    write_json(folder / "rounds.json", {"rounds": [*entries, entry]})
     return entry
 
 
 def described(entry: dict[str, Any]) -> str:
     """A line for the log."""
     before, after = entry["before"], entry["after"]
-    was = "" if before is None else f", {before['mean_iou']:.3f} by the round before"
-    return f"round {entry['round']}: mean IoU {after['mean_iou']:.3f} on {after['painted']} painted pixels{was}"
+    was = ""
+    if before is not None:
+        was = f"; of the {before['painted']} new ones the round before had labelled {before['accuracy']:.1%} alike"
+        was += f", mean IoU {before['mean_iou']:.3f}"
+    return f"round {entry['round']}: mean IoU {after['mean_iou']:.3f} on all {after['painted']} painted pixels{was}"

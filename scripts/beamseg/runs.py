@@ -14,6 +14,10 @@ from .config import PHANTOM, Run, flatten
 from .errors import InputError
 from .provenance import digest
 
+LABELLED = ("slices", "pixels")
+"""Values of `label_source` that ask for labels of volumes."""
+OF_A_FILE = ("path", "dataset", "axes", "flip", "unlabelled", "map", "offset", "slices")
+"""Keys of the section `labels` that say what a label file is; the others say what is taken of it."""
 REFERENCES = 4
 
 
@@ -122,18 +126,20 @@ class Runs:
         self._check_labels()
 
     def _check_labels(self) -> None:
-        """Painted pixels must lie in scans that training draws from, and in one of them at least."""
+        """What the user labelled must lie in scans that training draws from, and in one of them at least."""
         for group, members in self.groups.items():
-            if self.runs[members[0]].get("label_source") != "pixels":
+            source = self.runs[members[0]].get("label_source")
+            if source not in LABELLED:
                 continue
             references = self.references(group)
             painted = [name for name in members if self.runs[name].get("labels.path")]
             if not set(painted) & set(references):
                 raise InputError(
                     f"group {group!r}: labels",
-                    "an empty cell for every scan that training draws from",
-                    "painted pixels of one scan or more",
-                    f"`beamseg annotate {references[0]}` exports slices to paint; or set label_source: clusters",
+                    f"an empty cell for every scan that training draws from ({', '.join(references)})",
+                    f"labelled {source} of one scan or more",
+                    f"`beamseg annotate {references[0]}` exports slices to paint; give scans that one network is to "
+                    "serve the same `group`; or set label_source: clusters",
                 )
             if lost := [name for name in painted if name not in references]:
                 raise InputError(
@@ -165,7 +171,12 @@ class Runs:
 
     def _setting(self, name: str, key: str) -> Any:
         value = self.runs[name].get(key)
-        return {k: v for k, v in value.items() if k != "path"} if key == "labels" else value
+        return {k: v for k, v in value.items() if k not in OF_A_FILE} if key == "labels" else value
+
+    def label_file(self, name: str) -> dict[str, Any]:
+        """Where a scan's labels lie and how they are read: what scans of a group need not share."""
+        labels = self.runs[name].get("labels")
+        return {key: labels.get(key) for key in OF_A_FILE} | {"path": str(self.runs[name].file("labels.path") or "")}
 
     def references(self, group: str) -> list[str]:
         """Scans that the group's range, clusters and training draw from: the marked ones, else the first four."""
@@ -198,7 +209,7 @@ class Runs:
             parts = [stage, str(run.file("bundle"))]
         if "labels" in entry.settings:
             files = self.references(run.group) if entry.scope == "group" else [name]
-            parts.append([str(self.runs[n].file("labels.path")) for n in files])
+            parts.append([self.label_file(n) for n in files])
         for need in entry.needs:
             upstream, _, reference = need.partition("@")
             names = self.references(run.group) if reference else [member]
@@ -223,10 +234,18 @@ class Runs:
         identity = self.identity(stage, name)
         return [other for other in self.runs if self.identity(stage, other) == identity]
 
-    def settings(self, stage: str, name: str) -> dict[str, Any]:
-        """What a rule's `params` holds: exactly the sections and keys that the stage reads."""
-        run = self.runs[name]
-        return {key: run.get(key) for key in ALL_STAGES[stage].settings}
+    def is_frozen(self, stage: str, name: str) -> bool:
+        """Whether results of a stage are kept: as its owner says, or the first run of the group that is."""
+        run, who = self.runs[name], name
+        if stage in ALL_STAGES or stage == "apply":
+            who = self.owner(stage, name)
+            who = self.groups[who][0] if stage_of(stage, run).scope == "group" else who
+        return bool(self.runs[who].get("code") == "frozen")
+
+
+def settings_of(stage: str, run: Run) -> dict[str, Any]:
+    """What a rule's `params` holds: exactly the sections and keys that the stage reads."""
+    return {key: run.get(key) for key in ALL_STAGES[stage].settings}
 
 
 def corrections(run: Run) -> dict[str, Any] | None:

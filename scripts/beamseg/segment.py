@@ -64,14 +64,15 @@ def segment(
     Raises
     ------
     InputError
-        If the weights cannot be read or the device is not there.
+        If the weights cannot be read or give no numbers, or the device is not there.
     """
     compute = choose(device)
     model, meta = load_weights(weights, compute.device)
     stored = rounded_confidence()
 
     def fill(z0: int, z1: int, writer: SlabWriter) -> None:
-        slices = predict_slices(model, volume, z0, z1, settings, compute, meta["crop"], meta["in_channels"])
+        size = (meta["crop"], meta["in_channels"])
+        slices = predict_slices(model, volume, z0, z1, settings, compute, *size, weights)
         for z, labels, confidence in slices:
             writer.put("labels", z, labels[None])
             writer.put("confidence", z, stored[confidence[None]])

@@ -123,7 +123,8 @@ def self_correct(
         Weights of stage 2: student and teacher both begin with them.
     out, curves, verdict : path
         Weights of stage 3; CSV (step, loss, kept: the share of confident pixels, rate_<class> among them, agreement,
-        consistency and unexplained contrast of the teacher on the watch crops, lr); JSON (returned).
+        consistency and unexplained contrast of the teacher on the watch crops, with labels its mean IoU there, lr);
+        JSON (returned).
     settings : dict
         Section `self_correct` of the configuration.
     seed, device, mem_budget_mb, identity
@@ -168,7 +169,8 @@ def self_correct(
         student, loss_of, crops.batch, lr=settings["lr"], steps=steps, seed=seed, compute=compute, ranks=ranks
     )
     pieces = Pieces(crops.batch)
-    watch = Watch.of(teacher, crops.volumes, meta, settings, seed, compute)
+    watch = Watch.of(teacher, crops.volumes, meta, settings, seed, compute, crops.labels, labelled, anchors)
+    merit = "labelled" if labelled else "consistency"
     confidence = Confidence(watch.mean_probability(teacher), settings["confidence"], ranks)
     names = ["loss", "kept", *(f"rate_{c}" for c in range(n_classes))]
     record = Curves(names, settings["log_every"], steps, compute.device)
@@ -209,8 +211,8 @@ def self_correct(
             notes: dict[str, float] = {}
             if row is not None:
                 found = watch.measure(teacher)
-                row |= {key: found[key] for key in ("agreement", "consistency", "unexplained")}
-                if watch.failure(found) is None and found["consistency"] >= best.get("consistency", -math.inf):
+                row |= {key: found[key] for key in ("agreement", "consistency", "unexplained", merit)}
+                if watch.failure(found) is None and found[merit] >= best.get(merit, -math.inf):
                     weights = {name: value.clone() for name, value in teacher.state_dict().items()}
                     best = {**found, "step": step + 1, "weights": weights}
                 notes = {"loss": row["loss"], "consistency": found["consistency"]}
@@ -258,8 +260,9 @@ def judge(watch: Watch, best: dict[str, Any], last: dict[str, Any]) -> dict[str,
     if kept is None:
         why = watch.failure(last) or "no teacher passed the watch"
         return {"use": "stage2", "reason": f"self-correction failed the watch: {why}", "watch": measured}
+    taught = f"mean IoU {kept['labelled']:.3f} on the labelled pixels, " if "labelled" in kept else ""
     reason = (
-        f"self-consistency {kept['consistency']:.3f} against {watch.start['consistency']:.3f} of stage 2, "
+        f"{taught}self-consistency {kept['consistency']:.3f} against {watch.start['consistency']:.3f} of stage 2, "
         f"every class kept, {kept['agreement']:.0%} of the pixels unchanged (teacher of step {kept['step']})"
     )
     return {"use": "stage3", "reason": reason, "watch": measured}

@@ -81,7 +81,7 @@ def stages_of(run: Run) -> list[str]:
     """Stages that the configuration of a run asks for, in order."""
     if is_images(run):
         asked = [stage for stage in FRAME_STAGES if stage != "simulate_frames" or run.get("path") == PHANTOM]
-        return [*asked, "report_frames"]
+        return [*asked, "record", "report_frames"]
     left_out = set()
     if run.get("path") != PHANTOM:
         left_out.add("simulate")

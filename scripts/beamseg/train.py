@@ -30,6 +30,9 @@ from .training import (
 )
 from .volumes import OUTSIDE, Volume
 
+AROUND_LABELS = 2 / 3
+"""Of the crops of labelled slices, those around a pixel of a class that is drawn first, as nnU-Net oversamples."""
+
 
 def train(
     volumes: Sequence[Volume],
@@ -69,7 +72,8 @@ def train(
     labelled_slices : sequence of (volume, z)
         Slices that crops are drawn from; empty means all.
     sparse : bool
-        Whether little is painted: crops are then drawn around painted pixels, every class as often.
+        Whether little is painted: crops are then drawn around painted pixels, every class as often; else two thirds of
+        those of labelled slices are, so that a class of few pixels is learned in time.
     start_from : path, optional
         Weights to begin with, of the same network.
 
@@ -100,9 +104,10 @@ def train(
     torch.manual_seed(seed)
     model = build_model(meta["name"], meta["in_channels"], n_classes, **meta["options"]).to(compute.device)
     warm_start(model, meta, start_from)
-    anchors = painted_places(labels, seed) if sparse else []
+    anchors = painted_places(labels, seed) if sparse or labelled_slices else []
     place = (meta["in_channels"], settings["crop"], settings["batch"], seed, mem_budget_mb, mine)
-    crops = Crops(volumes, labels, *place, labelled=labelled_slices, anchors=anchors)
+    around = 1.0 if sparse else AROUND_LABELS
+    crops = Crops(volumes, labels, *place, labelled=labelled_slices, anchors=anchors, anchored=around)
     steps = n_steps(settings, crops.epoch_slices)
     learner = Learner(
         model, loss_of, crops.batch, lr=settings["lr"], steps=steps, seed=seed, compute=compute, ranks=ranks

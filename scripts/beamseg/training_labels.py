@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from .losses import SUGGESTED
 from .slabs import UNLABELLED
 from .volumes import Volume
 
+BY_HAND = ("slices", "pixels")
+"""Values of `label_source` with labels of this scan's user."""
 AGREED = 0.8
 """Of a cluster's painted pixels, that bear one class for the cluster to stand for it."""
 
@@ -23,7 +24,6 @@ def open_training_labels(
     settings: dict[str, Any],
     grey: Volume,
     pseudo_labels: Volume | None = None,
-    path: str | Path | None = None,
     n_classes: int | None = None,
     seed: int = 0,
 ) -> Volume:
@@ -34,13 +34,11 @@ def open_training_labels(
     label_source : str
         `clusters`, `slices` or `pixels`.
     settings : dict
-        Section `labels`.
+        Section `labels`, its `path` resolved; of the user's labels, a scan without a path has none.
     grey : Volume
         The normalized scan.
     pseudo_labels : Volume, optional
         For source `clusters`.
-    path : path, optional
-        The label file, resolved, for the other sources. A scan without one has no label, for source `pixels`.
     n_classes : int, optional
         Of the network; labels beyond it are refused.
     seed : int
@@ -55,13 +53,10 @@ def open_training_labels(
         if pseudo_labels is None:
             raise InputError("label_source", "clusters, but no pseudo-labels", "a table", "run pseudo_label")
         return pseudo_labels
-    if not path and label_source == "pixels":
+    if not settings["path"]:
         return Unlabelled(grey.shape)
-    if not path:
-        raise InputError(
-            "label_source", "slices, but no label file", "a path in the column `labels`", "give it, or use clusters"
-        )
-    return open_user_labels(settings, path, grey.shape, grey, n_classes, painted=label_source == "pixels", seed=seed)
+    painted = label_source == "pixels"
+    return open_user_labels(settings, settings["path"], grey.shape, grey, n_classes, painted=painted, seed=seed)
 
 
 def check_painted(labels: Sequence[Volume], n_classes: int, where: str = "labels") -> list[str]:
@@ -70,15 +65,16 @@ def check_painted(labels: Sequence[Volume], n_classes: int, where: str = "labels
     Raises
     ------
     InputError
-        If fewer than two classes are painted.
+        If fewer than two classes are painted where the scan has grey levels.
     """
-    counts = [v.counts for v in labels if isinstance(v, SliceLabels)]
-    painted = {label for found in counts for label, count in found.items() if count}
+    by_user = [v for v in labels if isinstance(v, SliceLabels)]
+    painted = {label for volume in by_user for label in volume.visible()}
     if len(painted) < 2:
-        found = f"class {painted.pop()} alone" if painted else "nothing"
-        raise InputError(
-            where, f"{found} painted", "voxels of two classes or more", "paint some of each class, background included"
-        )
+        found = f"class {min(painted)} alone" if painted else "nothing"
+        held = {label for volume in by_user for label in volume.counts}
+        inside = " inside the field of view" if held > painted else ""
+        remedy = "paint some of each class, background included"
+        raise InputError(where, f"{found} painted{inside}", "voxels of two classes or more", remedy)
     missing = [str(c) for c in range(n_classes) if c not in painted]
     if not missing:
         return []

@@ -1,9 +1,9 @@
-"""The watch against collapse of stage 3: fixed crops, looked at without labels, and a verdict in words."""
+"""The watch against collapse of stage 3: fixed crops, the user's labels if there are any, and a verdict in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,9 @@ class Watch:
     their borders: `consistency`, the mean over classes of the IoU between the labels of the weak and the strong view.
     A network that gives up a class loses its share of the consistency, so the measure does not reward collapse; one
     that gives up the small pieces of a class leaves more unexplained.
+
+    Where the user labelled something, `labelled` besides: the mean IoU on the labelled pixels of further windows. Stage
+    2 and the student were both taught these labels, so it compares the two and says nothing of unlabelled slices.
     """
 
     images: torch.Tensor
@@ -103,6 +106,8 @@ class Watch:
     settings: dict[str, Any]
     start_labels: list[np.ndarray]
     start: dict[str, Any]
+    examples: list[np.ndarray] = field(default_factory=list)
+    given: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
 
     @classmethod
     def of(
@@ -113,8 +118,14 @@ class Watch:
         settings: dict[str, Any],
         seed: int,
         compute: Compute,
+        labels: Sequence[Volume] | None = None,
+        labelled: Sequence[tuple[int, int]] = (),
+        anchors: Sequence[np.ndarray] = (),
     ) -> Watch:
-        """Choose crops and windows and measure stage 2 on them; `settings` is the section `self_correct`."""
+        """Choose crops and windows and measure stage 2 on them; `settings` is the section `self_correct`.
+
+        `labels`, `labelled` and `anchors` are those of `Crops`.
+        """
         count = settings["watch"]["crops"]
         crops = Crops(volumes, None, meta["in_channels"], meta["crop"], count, seed + 1, 0.0)
         grey, _ = crops.step(0)
@@ -126,7 +137,11 @@ class Watch:
         edge = min(WINDOW, *(extent for volume in volumes for extent in volume.shape[1:]))
         windows = list(Crops(volumes, None, meta["in_channels"], edge, WINDOWS, seed + 2, 0.0).step(0)[0])
         watch = cls(images, strong, inside, windows, compute, meta, settings["watch"], [], {})
-        watch.start_labels = watch._windows_labels(model)
+        if labelled:
+            place = (meta["in_channels"], edge, WINDOWS, seed + 3, 0.0)
+            examples, watch.given = Crops(volumes, labels, *place, labelled=labelled, anchors=anchors).step(0)
+            watch.examples = list(examples)
+        watch.start_labels = watch._labels(model, windows)
         watch.start = watch.measure(model)
         return watch
 
@@ -141,12 +156,12 @@ class Watch:
 
         return Pieces(FORWARD_BATCH).run(len(images), lambda some: torch.cat([of(piece) for piece in some]))
 
-    def _windows_labels(self, model: nn.Module) -> list[np.ndarray]:
-        """Labels uint8 (y, x) of the windows, 255 outside."""
+    def _labels(self, model: nn.Module, windows: list[np.ndarray]) -> list[np.ndarray]:
+        """Labels uint8 (y, x) of windows (n_slices, y, x), 255 outside."""
         depth = self.meta["in_channels"]
         settings = ({"overlap": OVERLAP}, self.compute, self.meta["crop"], depth)
         middle = range(depth // 2, depth // 2 + 1)
-        predicted = (predict_slices(model, ArrayVolume(w), middle.start, middle.stop, *settings) for w in self.windows)
+        predicted = (predict_slices(model, ArrayVolume(w), middle.start, middle.stop, *settings) for w in windows)
         return [labels for slices in predicted for _, labels, _ in slices]
 
     def mean_probability(self, model: nn.Module) -> torch.Tensor:
@@ -154,9 +169,9 @@ class Watch:
         return self._probabilities(model, self.images).mean(0).clone()
 
     def measure(self, model: nn.Module) -> dict[str, Any]:
-        """Rates, agreement with stage 2, self-consistency and unexplained contrast of a network in evaluation mode."""
+        """Rates, agreement with stage 2, self-consistency, unexplained contrast; `labelled` where there are labels."""
         n_classes, middle = self.meta["n_classes"], self.meta["in_channels"] // 2
-        labels = self._windows_labels(model)
+        labels = self._labels(model, self.windows)
         found = np.concatenate([label[label != UNLABELLED] for label in labels])
         before = np.concatenate([label[label != UNLABELLED] for label in self.start_labels])
         rates = np.bincount(found, minlength=n_classes) / max(1, len(found))
@@ -165,12 +180,22 @@ class Watch:
         weak, strong = (self._probabilities(model, view).argmax(1) for view in (self.images, self.strong))
         spreads = [local_spread(w[middle], label) for w, label in zip(self.windows, labels, strict=True)]
         within, total = np.sum(spreads, axis=0)
-        return {
+        measured = {
             "rates": [round(float(rate), 6) for rate in rates],
             "agreement": round(float((found == before).mean()), 6) if len(found) else 1.0,
             "consistency": round(mean_iou(weak, strong, n_classes, classes), 6),
             "unexplained": round(float(within / max(total, 1e-12)), 6),
         }
+        if self.examples:
+            taught = self.given != UNLABELLED
+            given, answered = (
+                torch.from_numpy(labels[taught].astype(np.int64))
+                for labels in (self.given, np.stack(self._labels(model, self.examples)))
+            )
+            known = answered != UNLABELLED
+            given, answered = given[known], answered[known]
+            measured["labelled"] = round(mean_iou(given, answered, n_classes, given.unique().tolist()), 6)
+        return measured
 
     def failure(self, found: dict[str, Any]) -> str | None:
         """Why a measured network must not be used, in words, or None."""
@@ -189,4 +214,7 @@ class Watch:
             return (
                 f"self-consistency {found['consistency']:.3f} is below that of stage 2, {self.start['consistency']:.3f}"
             )
+        taught, taught_before = found.get("labelled", 0.0), self.start.get("labelled", 0.0)
+        if taught < taught_before:
+            return f"mean IoU {taught:.3f} on the labelled pixels is below that of stage 2, {taught_before:.3f}"
         return None

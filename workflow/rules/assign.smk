@@ -21,7 +21,7 @@ rule assign:
         mem_mb=mem_mb,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        settings=settings_of("assign"),
+        settings=kept("assign", settings_of("assign")),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("assign"),
     script:

@@ -34,19 +34,22 @@ rule bundle:
         mem_mb=mem_mb,
         runtime=20,
     params:
-        settings=lambda wildcards: {
-            stage: settings_of(stage)(wildcards)
-            for stage in (
-                "plan",
-                "pseudo_label",
-                "train",
-                "self_correct",
-                "refine_mpp",
-                "train_scm",
-                "bundle",
-            )
-        }
-        | {"corrections": graph.corrections(run_of(wildcards))},
+        settings=kept(
+            "bundle",
+            lambda run: {
+                stage: settings_of(stage)(run)
+                for stage in (
+                    "plan",
+                    "pseudo_label",
+                    "train",
+                    "self_correct",
+                    "refine_mpp",
+                    "train_scm",
+                    "bundle",
+                )
+            }
+            | {"corrections": graph.corrections(run)},
+        ),
         code=code("bundle"),
     script:
         "../../scripts/bundle.py"

@@ -13,13 +13,15 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
 from beamseg import runs as graph
-from beamseg.annotations import files_of
+from beamseg.annotations import files_of, rounds
 from beamseg.code import code_digest, lead_the_path
-from beamseg.config import load_runs
+from beamseg.config import Run, defaults, load_runs, load_schema
 from beamseg.errors import InputError
 from beamseg.footprint import peak_mb
+from beamseg.job import Kept
+from beamseg.job import kept as kept_settings
 from beamseg.normalize import SCRATCH_MB
-from beamseg.provenance import read_json
+from beamseg.provenance import file_digest, read_json
 from beamseg.slabs import most_bytes
 from beamseg.recover import end_with_jobs
 from beamseg.record import described_scans, effective
@@ -27,10 +29,15 @@ from beamseg.summary import conclude_runs, recorded_code
 from beamseg.summary import stages_of as run_stages
 
 try:
-    RUNS, COMMON = load_runs(".", workflow.basedir, config)
+    RUNS, _ = load_runs(".", workflow.basedir, config)
     RUNS = graph.Runs(RUNS)
 except InputError as error:
     raise WorkflowError(str(error))
+
+# A run with every key at its default, but with a correction, so that what corrects it is in its settings.
+STANDARD = defaults(load_schema(Path(workflow.basedir, "workflow", "schemas")))
+STANDARD["normalize"]["shading"] = "drift"
+STANDARD = Run("", "", STANDARD, {}, Path())
 
 
 lead_the_path()
@@ -136,8 +143,27 @@ def parts(name):
 
 
 def settings_of(stage):
-    """What a stage reads of the configuration, and nothing else, so that an edit reruns its readers alone."""
-    return lambda wildcards: RUNS.settings(stage, run_of(wildcards).name)
+    """What a stage reads of a run's configuration, and nothing else, so that an edit reruns its readers alone."""
+    return lambda run: graph.settings_of(stage, run)
+
+
+def kept(rule, of, name="settings", standard=None):
+    """Settings of a job; with `code: frozen`, keys that are newer than its result and at their default rerun nothing.
+
+    `of` is a section's name or a function of a run; `standard` are the defaults where it does not give them.
+    """
+    read = of if callable(of) else lambda run: run.get(of)
+
+    def settings(wildcards):
+        run = run_of(wildcards)
+        if run.get("code") != "frozen":
+            return read(run)
+        log = str(getattr(rules, rule).log[0]).format(**dict(wildcards.items()))
+        return kept_settings(
+            read(run), Path(f"{log}.json"), name, standard or read(STANDARD)
+        )
+
+    return settings
 
 
 def setting(key):
@@ -149,7 +175,7 @@ def code(script):
     """Digest of the code of a script; with `code: frozen`, of the code that made the result that is there."""
 
     def digest(wildcards):
-        if COMMON["code"] == "frozen":
+        if run_of(wildcards).get("code") == "frozen":
             who = getattr(wildcards, "sample", None) or wildcards.group
             return recorded_code(script, who) or code_digest(script)
         return code_digest(script)
@@ -158,7 +184,9 @@ def code(script):
 
 
 def stages_of(run):
-    """Stages that leave labels for a run, in order."""
+    """Stages that leave labels for a run, in order; none for a movie."""
+    if graph.is_images(run):
+        return []
     chain = ["stage2"]
     if run.get("stage3") != "none":
         chain.append("stage3")
@@ -212,6 +240,17 @@ def is_phantom(wildcards):
     return run_of(wildcards).get("path") == graph.PHANTOM
 
 
+def is_movie(wildcards):
+    return graph.is_images(run_of(wildcards))
+
+
+def product(wildcards):
+    """What says what a run has left: labels.json, or the manifest of a movie's masks."""
+    if is_movie(wildcards):
+        return upstream(wildcards, "segment_frames")
+    return f"results/{wildcards.sample}/labels.json"
+
+
 def bundle_of(wildcards):
     """Index of the bundle that a run applies; its digests stand for the bundle's other files."""
     return str(run_of(wildcards).file("bundle") / "bundle.json")
@@ -226,6 +265,8 @@ def compared(wildcards):
 def weights_by_stage(wildcards):
     """Weights that a run's labels come from, by stage."""
     run = run_of(wildcards)
+    if graph.is_images(run):
+        return {"frames": upstream(wildcards, "train_frames")}
     stages = {"stage2": "train"}
     if run.get("stage3") != "none":
         stages["stage3"] = "self_correct"
@@ -235,8 +276,10 @@ def weights_by_stage(wildcards):
 
 
 def scans_of(wildcards):
-    """Names of the reference scans of a run's group, and the run's own."""
+    """Names of the reference scans of a run's group, and the run's own; none for movies, which have no histogram."""
     run = run_of(wildcards)
+    if graph.is_images(run):
+        return []
     return list(dict.fromkeys([*RUNS.references(run.group), run.name]))
 
 
@@ -255,7 +298,7 @@ def codes(wildcards):
         script = stage.partition("_stage")[0]
         owned = stage in RESULTS or stage == "apply"
         who = RUNS.owner(stage, run.name) if owned else run.name
-        frozen = COMMON["code"] == "frozen" and recorded_code(stage, who)
+        frozen = RUNS.is_frozen(stage, run.name) and recorded_code(stage, who)
         found[stage] = frozen or code_digest(script)
     return found
 
@@ -300,6 +343,9 @@ def user_labels(wildcards):
     return label_files(run_of(wildcards).name)
 
 
+ANCHORED = ("label_source", "labels", "seed")
+
+
 def anchor_labels(wildcards):
     """Labelled slices that MPP starts from; none where the network was not trained on labelled slices."""
     return (
@@ -307,20 +353,32 @@ def anchor_labels(wildcards):
     )
 
 
-def anchors(wildcards):
+def anchors(run):
     """How MPP opens the labelled slices that it starts from; None without any."""
-    files = anchor_labels(wildcards)
+    files = label_files(run.name) if run.get("label_source") == "slices" else []
     if not files:
         return None
-    run = run_of(wildcards)
-    keys = ("label_source", "labels", "seed")
-    return {"file": files[0]} | {key: run.get(key) for key in keys}
+    return {"file": files[0]} | {key: run.get(key) for key in ANCHORED}
 
 
 def group_labels(wildcards):
-    """Training labels of the reference scans, one per scan, empty where a scan has none."""
+    """Sections `labels` of the reference scans, `path` resolved, and empty where a scan has no labels.
+
+    With digests of what was painted in rounds of annotation: a file may be replaced by an older one.
+    """
     names = RUNS.references(run_of(wildcards).group)
-    return [labels_path(name) for name in names]
+    found = [RUNS.label_file(name) | {"path": labels_path(name)} for name in names]
+    for entry in found:
+        if entry["path"] and rounds(entry["path"]):
+            entry["painted"] = [file_digest(file) for file in files_of(entry["path"])]
+    return [Kept(entry, text_of(entry)) for entry in found]
+
+
+def text_of(entry):
+    """A label file as Snakemake compares it: its path, and what is not at its default."""
+    standard = STANDARD.get("labels")
+    given = {key: value for key, value in entry.items() if value != standard.get(key)}
+    return repr(entry["path"] if given.keys() <= {"path"} else given)
 
 
 def existing_group_labels(wildcards):
@@ -330,7 +388,7 @@ def existing_group_labels(wildcards):
 
 def supervising_labels(wildcards):
     """The user's labels that stage 3 learns from beside its teacher; none where clusters gave stage 2 its labels."""
-    if setting("label_source")(wildcards) == "clusters":
+    if setting("label_source")(wildcards) not in ("slices", "pixels"):
         return []
     return existing_group_labels(wildcards)
 
@@ -490,7 +548,7 @@ def gpus(wildcards):
 
 
 def training_gpus(wildcards):
-    """Devices of one training: as many as `gpus` says, on one node."""
+    """Devices of one training: as many as `gpus` says, on one node; a process each, however a cluster is asked."""
     return gpus(wildcards) * run_of(wildcards).get("gpus")
 
 
@@ -507,6 +565,7 @@ def final_outputs():
             outputs += [
                 f"results/{run.name}/report.html",
                 f"results/{run.name}/geometry.csv",
+                f"results/{run.name}/provenance.json",
             ]
             continue
         outputs += [

@@ -21,7 +21,7 @@ rule compare:
         mem_mb=mem_mb,
         runtime=20,
     params:
-        settings=setting("apply"),
+        settings=kept("compare", "apply"),
         code=code("compare"),
     script:
         "../../scripts/compare.py"

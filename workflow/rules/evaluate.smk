@@ -33,8 +33,9 @@ rule evaluate:
         mem_mb=mem_mb,
         runtime=120,
     params:
-        settings=lambda wildcards: RUNS.settings("evaluate", wildcards.sample)
-        | {"truth": None},
+        settings=kept(
+            "evaluate", lambda run: settings_of("evaluate")(run) | {"truth": None}
+        ),
         truth=truth_of,
         labels=lambda wildcards: labels_path(wildcards.sample),
         mem_budget_mb=setting("mem_budget_mb"),

@@ -21,7 +21,7 @@ rule evaluate_frames:
         mem_mb=mem_mb,
         runtime=60,
     params:
-        settings=settings_of("evaluate_frames"),
+        settings=kept("evaluate_frames", settings_of("evaluate_frames")),
         movie=movie_of,
         masks=human_masks,
         code=code("evaluate_frames"),

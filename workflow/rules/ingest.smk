@@ -24,11 +24,11 @@ checkpoint ingest:
         dataset=lambda wildcards: (
             None if is_phantom(wildcards) else setting("dataset")(wildcards)
         ),
-        settings=lambda wildcards: {
-            **setting("ingest")(wildcards),
-            "slab_depth": setting("slab_depth")(wildcards),
-        },
-        correct=lambda wildcards: graph.corrections(run_of(wildcards)),
+        settings=kept(
+            "ingest",
+            lambda run: {**run.get("ingest"), "slab_depth": run.get("slab_depth")},
+        ),
+        correct=kept("ingest", graph.corrections, "correct"),
         voxel_size_um=setting("voxel_size_um"),
         n_slices=setting("model.n_slices"),
         code=code("ingest"),

@@ -20,7 +20,7 @@ rule measure_frames:
         mem_mb=mem_mb,
         runtime=60,
     params:
-        settings=settings_of("measure_frames"),
+        settings=kept("measure_frames", settings_of("measure_frames")),
         code=code("measure_frames"),
     script:
         "../../scripts/measure_frames.py"

@@ -19,23 +19,26 @@ rule methods:
         mem_mb=mem_mb,
         runtime=10,
     params:
-        settings=lambda wildcards: {
-            key: run_of(wildcards).get(key)
-            for key in (
-                "seed",
-                "plan",
-                "pseudo_label",
-                "label_source",
-                "model",
-                "train",
-                "stage3",
-                "self_correct",
-                "segment",
-                "refine",
-                "refine_mpp",
-                "refine_scm",
-            )
-        },
+        settings=kept(
+            "methods",
+            lambda run: {
+                key: run.get(key)
+                for key in (
+                    "seed",
+                    "plan",
+                    "pseudo_label",
+                    "label_source",
+                    "model",
+                    "train",
+                    "stage3",
+                    "self_correct",
+                    "segment",
+                    "refine",
+                    "refine_mpp",
+                    "refine_scm",
+                )
+            },
+        ),
         code=code("methods"),
     script:
         "../../scripts/methods.py"

@@ -18,7 +18,7 @@ rule plan:
         mem_mb=mem_mb,
         runtime=20,
     params:
-        settings=setting("plan"),
+        settings=kept("plan", "plan"),
         dtype=setting("normalize.dtype"),
         code=code("plan"),
     script:

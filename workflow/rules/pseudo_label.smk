@@ -21,7 +21,7 @@ rule pseudo_label:
         mem_mb=mem_mb,
         runtime=20,
     params:
-        settings=setting("pseudo_label"),
+        settings=kept("pseudo_label", "pseudo_label"),
         seed=setting("seed"),
         code=code("pseudo_label"),
     script:

@@ -29,7 +29,7 @@ rule quantities:
         mem_mb=mem_mb,
         runtime=240,
     params:
-        settings=setting("quantities"),
+        settings=kept("quantities", "quantities"),
         classes=setting("classes"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("quantities"),

@@ -4,12 +4,14 @@
 rule record:
     """Effective settings, code, packages, device, seed, digests of input and weights; enough to repeat the run."""
     input:
-        scan=needs("ingest"),
+        scan=lambda wildcards: upstream(
+            wildcards, "frames" if is_movie(wildcards) else "ingest"
+        ),
         histograms=histograms_of,
         weights=lambda wildcards: list(weights_by_stage(wildcards).values()),
         stage2=label_manifests("stage2"),
         stage3=label_manifests("stage3"),
-        labels="results/{sample}/labels.json",
+        labels=product,
         bundle=lambda wildcards: (
             upstream(wildcards, "apply") if setting("bundle")(wildcards) else []
         ),
@@ -27,7 +29,7 @@ rule record:
         runtime=20,
     params:
         group=lambda wildcards: run_of(wildcards).group,
-        settings=lambda wildcards: effective(run_of(wildcards)),
+        settings=kept("record", effective),
         scans=lambda wildcards: described_scans(
             RUNS.runs,
             wildcards.sample,

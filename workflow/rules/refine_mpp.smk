@@ -23,8 +23,13 @@ rule refine_mpp:
         mem_mb=mem_mb,
         runtime=minutes(60, voxels_per_s=1e6),
     params:
-        settings=setting("refine_mpp"),
-        anchors=anchors,
+        settings=kept("refine_mpp", "refine_mpp"),
+        anchors=kept(
+            "refine_mpp",
+            anchors,
+            "anchors",
+            {key: STANDARD.get(key) for key in ANCHORED},
+        ),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("refine_mpp"),
     script:

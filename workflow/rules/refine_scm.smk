@@ -24,7 +24,7 @@ rule refine_scm:
         runtime=minutes(60, voxels_per_s=2e5),
         gpu=gpus,
     params:
-        settings=setting("refine_scm"),
+        settings=kept("refine_scm", "refine_scm"),
         device=setting("device"),
         code=code("refine_scm"),
     script:

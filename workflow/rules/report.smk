@@ -105,7 +105,7 @@ rule report:
         mem_mb=mem_mb,
         runtime=60,
     params:
-        settings=setting("report"),
+        settings=kept("report", "report"),
         label_source=setting("label_source"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("report"),

@@ -36,7 +36,7 @@ rule report_frames:
         mem_mb=mem_mb,
         runtime=60,
     params:
-        settings=settings_of("measure_frames"),
+        settings=kept("report_frames", settings_of("measure_frames")),
         movie=movie_of,
         code=code("report_frames"),
     script:

@@ -24,7 +24,7 @@ rule segment:
         runtime=minutes(60, voxels_per_s=2e5),
         gpu=gpus,
     params:
-        settings=setting("segment"),
+        settings=kept("segment", "segment"),
         device=setting("device"),
         code=code("segment"),
     script:

@@ -23,7 +23,7 @@ rule segment_frames:
         runtime=lambda wildcards, attempt: 480 * attempt,
         gpu=gpus,
     params:
-        settings=settings_of("segment_frames"),
+        settings=kept("segment_frames", settings_of("segment_frames")),
         movie=movie_of,
         device=setting("device"),
         code=code("segment_frames"),

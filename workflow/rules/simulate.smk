@@ -18,7 +18,7 @@ rule simulate:
         mem_mb=mem_mb,
         runtime=60,
     params:
-        settings=setting("phantom"),
+        settings=kept("simulate", "phantom"),
         code=code("simulate"),
     script:
         "../../scripts/simulate.py"

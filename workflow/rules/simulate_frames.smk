@@ -17,7 +17,7 @@ rule simulate_frames:
         mem_mb=mem_mb,
         runtime=60,
     params:
-        settings=setting("frames.phantom"),
+        settings=kept("simulate_frames", "frames.phantom"),
         seed=setting("phantom.seed"),
         code=code("simulate_frames"),
     script:

@@ -25,8 +25,9 @@ rule train:
         mem_mb=training_mem_mb,
         runtime=lambda wildcards, attempt: 1440 * attempt,
         gpu=training_gpus,
+        processes=training_gpus,
     params:
-        settings=settings_of("train"),
+        settings=kept("train", settings_of("train")),
         labels=group_labels,
         device=setting("device"),
         mem_budget_mb=setting("mem_budget_mb"),

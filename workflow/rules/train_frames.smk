@@ -21,7 +21,7 @@ rule train_frames:
         runtime=lambda wildcards, attempt: 1440 * attempt,
         gpu=gpus,
     params:
-        settings=settings_of("train_frames"),
+        settings=kept("train_frames", settings_of("train_frames")),
         movies=movie_paths,
         device=setting("device"),
         code=code("train_frames"),

@@ -30,7 +30,7 @@ rule train_scm:
         runtime=lambda wildcards, attempt: 480 * attempt,
         gpu=gpus,
     params:
-        settings=settings_of("train_scm"),
+        settings=kept("train_scm", settings_of("train_scm")),
         labels=group_labels,
         device=setting("device"),
         mem_budget_mb=setting("mem_budget_mb"),

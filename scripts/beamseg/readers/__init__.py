@@ -76,6 +76,8 @@ def open_source(
     options = ReadOptions(dataset, axes, None if flip is None else tuple(flip), level, allow_gaps, external_links)
     try:
         source = _stored(path, options)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(
             path,
@@ -83,8 +85,8 @@ def open_source(
             "a scan that you may read",
             "ask its owner for permission to read it (ls -l shows the permissions), or check the disk",
         ) from error
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, SyntaxError) as error:
-        raise InputError(  # what a header says is read in many places, any of which it may not fit
+    except Exception as error:  # what a header says is read in many places, any of which it may not fit
+        raise InputError(
             path,
             f"a header or metadata that cannot be understood ({type(error).__name__}: {error})",
             "a scan as its format defines it",

@@ -70,7 +70,8 @@ def open_source(path: Path, options: ReadOptions) -> Source:
         read_window = in_place(path, voxels, offset)
     else:
         pages = list(series.pages) if len(file.series) == 1 else [one.pages[0] for one in file.series]
-        if len(pages) != shape[0] or any(page is None for page in pages):
+        planar = not channels and is_planar(file)
+        if not planar and (len(pages) != shape[0] or any(page is None for page in pages)):
             raise InputError(path, f"{len(pages)} pages", f"{shape[0]}, one per slice", "save it as plain TIFF")
         for page in pages:
             check_page(Path(page.parent.filehandle.path), page)
@@ -78,6 +79,8 @@ def open_source(path: Path, options: ReadOptions) -> Source:
         files = sorted({Path(page.parent.filehandle.path) for page in pages} - {path})
 
         def read_window(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+            if planar:
+                return decoded(path, pages[0])[z0:z1, y0:y1, x0:x1]
             return np.stack([plane(path, pages[z])[y0:y1, x0:x1] for z in range(z0, z1)])
 
     size, doubts = said_size(lambda: voxel_size(file))
@@ -113,11 +116,21 @@ def _check_chain(path: Path, file: tifffile.TiffFile) -> None:
 
 def plane(path: Path, page: Any) -> np.ndarray:
     """Decode a page (y, x) or (y, x, 3); raises InputError where that fails."""
+    image = decoded(path, page)
+    return image[..., :3] if image.ndim == 3 else image
+
+
+def decoded(path: Path, page: Any) -> np.ndarray:
+    """All of a page; raises InputError where it cannot be decoded."""
     try:
-        image = page.asarray()
+        return np.asarray(page.asarray())
     except Exception as error:  # codecs raise errors of many kinds; all mean that the page cannot be read
         raise InputError(path, f"page {page.index} cannot be decoded ({error})", "a readable page", AGAIN) from error
-    return image[..., :3] if image.ndim == 3 else image
+
+
+def is_planar(file: tifffile.TiffFile) -> bool:
+    """Whether three or four slices are one page: so tifffile and napari write them, taking them for colours."""
+    return bool(file.is_shaped and len(file.pages) == 1 and file.pages.first.axes == "SYX")
 
 
 def page_channels(path: Path, page: Any) -> int:
@@ -144,7 +157,7 @@ def _volume_shape(path: Path, file: tifffile.TiffFile, series: Any) -> tuple[tup
             "pages of one shape and type",
             "save the volume alone (without thumbnail or pyramid levels)",
         )
-    channels = page_channels(path, file.pages.first)
+    channels = 0 if is_planar(file) else page_channels(path, file.pages.first)
     spatial = tuple(int(n) for n in (series.shape[:-1] if channels else series.shape))
     if len(spatial) == 2:
         spatial = (len(file.series), *spatial)
