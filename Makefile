@@ -2,6 +2,7 @@
 # make test: the tests.   make test-slurm: those on a Slurm of their own.
 VENV ?= .venv
 TORCH ?= auto
+SLURM_TESTS ?= slurm
 BIN := $(abspath $(VENV))/bin
 SNAKEMAKE := $(BIN)/snakemake --snakefile $(CURDIR)/Snakefile --workflow-profile $(CURDIR)/workflow/profiles/default
 
@@ -36,7 +37,7 @@ test-slurm: setup
 	test -x /usr/sbin/slurmctld || (apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge) || \
 	  echo "Slurm cannot be installed here"
-	$(BIN)/python -m pytest -q -m slurm -rs tests/slurm
+	$(BIN)/python -m pytest -q -m "$(SLURM_TESTS)" -rs tests/slurm
 
 lint: setup
 	$(BIN)/ruff check .
