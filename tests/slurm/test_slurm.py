@@ -89,6 +89,14 @@ def test_every_rule_gets_the_gpus_that_it_declares(cluster: Cluster, done: Workf
     assert gpus_asked(cluster, tmp_path) == {rule: {"gres/gpu:1" if rule in GPU_RULES else ""} for rule in rules}
 
 
+def test_a_rule_without_gpu_gets_none(cluster: Cluster, done: Workflow, copied: OnSlurm) -> None:
+    """Beside the training below, which gets one: what the whole workflow shows of all rules, in a minute."""
+    remove(copied, ["export"])
+    copied.run(STAGES["export"][0][0])
+    assert gpus_asked(cluster, copied.folder) == {"export": {""}}
+    assert contents(copied) == contents(done)
+
+
 def interrupted(stage: str, workflow: OnSlurm) -> tuple[subprocess.Popen[bytes], dict]:
     """Run a stage anew; Snakemake and the record of the job, which stands still in the middle of its work."""
     remove(workflow, [stage])
