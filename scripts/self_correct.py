@@ -1,11 +1,12 @@
 """Rule self_correct: stage 3, a teacher and a student, without pseudo-labels, with the user's labels if any."""
 
+from beamseg.config import BY_HAND
 from beamseg.distributed import need_gpus, run_on
 from beamseg.inputs import many, reference_volumes
 from beamseg.job import job
 from beamseg.provenance import identity, read_json
 from beamseg.self_correct import self_correct
-from beamseg.training_labels import BY_HAND, open_training_labels
+from beamseg.training_labels import open_training_labels
 
 if __name__ == "__main__":
     run_on(snakemake.resources.get("processes", 0))

@@ -8,7 +8,7 @@ from beamseg.inputs import many, reference_volumes, training_labels
 from beamseg.job import job
 from beamseg.provenance import digest, file_digest, identity, read_json
 from beamseg.rounds import described as described_round
-from beamseg.rounds import keep_round, previous
+from beamseg.rounds import keep_round, painted_pixels, previous
 from beamseg.train import train
 from beamseg.train_contrastive import train_contrastive
 
@@ -34,7 +34,7 @@ if __name__ == "__main__":
         by_rounds = settings["train"]["start_from"] == "previous"
         user = many(files.labels) if by_rounds else []
         painted = digest([settings["labels"], params.labels, [file_digest(path) for path in user]])
-        start_from = previous(weights, painted) if by_rounds else None
+        start_from = previous(weights, painted, painted_pixels(many(files.scans), labels)) if by_rounds else None
         learn(
             volumes,
             labels,

@@ -86,6 +86,7 @@ def test_settings_that_differ_by_new_keys_at_their_default_look_as_then(record: 
     found = kept(now, record, "settings", DEFAULTS)
     assert found == now
     assert repr(found) == repr(THEN)
+    # Snakemake hands params to scripts so.
     again = pickle.loads(pickle.dumps(found, protocol=4))
     assert (again, repr(again), type(again)) == (now, repr(THEN), Kept)
 

@@ -36,14 +36,15 @@ def run(folder: Path, steps: int, **how: Any) -> Path:
 def test_a_round_begins_with_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grey, labels = (ArrayVolume(array) for array in case.phantom())
     weights = run(tmp_path, 6)
-    assert previous(weights, "one") is None
+    painted = painted_pixels(["s"], [labels])
+    assert previous(weights, "one", painted) is None
     first = keep_round(weights, "one", [grey], [labels], ["s"], 2, "cpu")
     assert first["before"] is None
     kept = file_digest(weights)
     # Tried again, it is the same round and begins with none.
-    assert previous(weights, "one") is None
+    assert previous(weights, "one", painted) is None
     assert keep_round(weights, "one", [grey], [labels], ["s"], 2, "cpu") == first
-    start = previous(weights, "two")
+    start = previous(weights, "two", painted)
     assert start == tmp_path / "rounds" / "1.safetensors"
     assert file_digest(start) == kept
 
@@ -104,9 +105,23 @@ def test_labels_that_come_back_keep_their_number_and_no_weights_are_lost(tmp_pat
     assert [(e["identity"], e["round"]) for e in entries] == [("B", 2), ("A", 1), ("C", 3)]
     for entry in entries:
         assert file_digest(tmp_path / "rounds" / entry["weights"]) == kept[entry["identity"]][1]
-    assert previous(weights, "D") == tmp_path / "rounds" / "3.safetensors"
+    everything = painted_pixels(["s"], [ArrayVolume(labels)])
+    assert previous(weights, "D", everything) == tmp_path / "rounds" / "3.safetensors"
     (tmp_path / "rounds" / "3.safetensors").unlink()
-    assert previous(weights, "D") == tmp_path / "rounds" / "1.safetensors"
+    assert previous(weights, "D", everything) == tmp_path / "rounds" / "1.safetensors"
+
+
+def test_no_network_that_has_seen_what_was_taken_back_is_begun_with(tmp_path: Path) -> None:
+    """What is no longer painted is evaluated, so weights that learned it would leak."""
+    grey, labels = case.phantom()
+    weights = run(tmp_path, 2)
+    few, more = np.s_[1, :5], np.s_[1, :9]
+    for identity, window in (("few", few), ("more", more)):
+        keep_round(weights, identity, [ArrayVolume(grey)], [painted_in(labels, window)], ["s"], 2, "cpu")
+    back = painted_pixels(["s"], [painted_in(labels, np.s_[1, :7])])
+    assert previous(weights, "back", back) == tmp_path / "rounds" / "1.safetensors"
+    assert previous(weights, "other", painted_pixels(["s"], [painted_in(labels, np.s_[2, :7])])) is None
+    assert previous(weights, "moved", {"t:1": back["s:1"]}) is None
 
 
 def test_agreement_on_the_painted_pixels_alone(tmp_path: Path) -> None:

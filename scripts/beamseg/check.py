@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .apply import apply
-from .config import PHANTOM, Run, load_runs
+from .config import BY_HAND, PHANTOM, Run, load_runs
 from .device import choose
 from .errors import InputError
 from .footprint import footprint
@@ -21,7 +21,7 @@ from .normalize import worth_materializing
 from .readers import how_to_read, known_size, open_source
 from .runs import Runs, corrections, is_assigned, is_images
 from .summary import text_table
-from .training_labels import BY_HAND, check_painted
+from .training_labels import check_painted
 from .volumes import Volume
 
 PHANTOM_RATES = {"histogram": 3e-8, "normalize": 2e-8}  # seconds per voxel; it is not there yet to be timed

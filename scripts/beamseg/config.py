@@ -23,9 +23,12 @@ from .annotations import FOLDER, files_of
 from .bundle_files import read_index, settings_of
 from .errors import InputError
 from .palette import class_table
+from .strict_yaml import parse_yaml
 
 TABLE_COLUMNS = ("sample", "path", "dataset", "labels", "truth", "group", "preset", "bundle")
 PHANTOM = "phantom"
+BY_HAND = ("slices", "pixels")
+"""Values of `label_source` with labels of volumes by their user."""
 RESERVED = {"groups", "index.html", "preview", "summary.csv"}
 """What lies in `results/` beside the folders of samples, in lower case."""
 NAME_LENGTH = 100
@@ -139,30 +142,6 @@ def _is_longer(value: Any, most: int) -> bool:
         if left < 0:
             return True
     return False
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which no key is given twice; keys are text, as they are in JSON."""
-
-    def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
-        """A mapping; of keys given twice YAML itself would take the last."""
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key that is no word", key.start_mark)
-        own = [str(key.value) for key, _ in node.value]
-        for i, (key, _) in enumerate(node.value):
-            if (name := own[i]) in own[:i]:
-                raise yaml.constructor.ConstructorError(None, None, f"key {name!r} given twice", key.start_mark)
-        self.flatten_mapping(node)
-        return {str(self.construct_object(key)): self.construct_object(value, deep=True) for key, value in node.value}
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.mapping)
-
-
-def parse_yaml(text: str) -> Any:
-    """The value of a YAML text; yaml.YAMLError for what is none, and for a key given twice."""
-    return yaml.load(text, _Loader)
 
 
 def read_layer(path: Path, schema: dict[str, Any]) -> dict[str, Any]:
@@ -316,7 +295,7 @@ def load_runs(
         own = workdir.resolve() / FOLDER / name
         if index is not None:
             _without_training(settings, origins, index, where)
-        elif settings["label_source"] in ("slices", "pixels") and not settings["labels"]["path"] and files_of(own):
+        elif settings["label_source"] in BY_HAND and not settings["labels"]["path"] and files_of(own):
             settings = merge(settings, {"labels": {"path": str(own)}})
             origins["labels.path"] = f"{FOLDER}/{name}"
         _combine(settings, origins, where)

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from .crops import keyed_rng
 from .errors import InputError
+from .labels import REST
 from .losses import UNLABELLED
 from .readers import dm, open_source
 from .readers.numbering import natural_key
@@ -190,8 +191,8 @@ def short_keys(settings: dict[str, Any]) -> dict[str, Any]:
 
 def class_of_grey(given: dict[str, int | None]) -> dict[int, int]:
     """The key `labels.map` for masks of frames: grey value -> class, 255 for None; InputError for `rest`."""
-    if "rest" in given:
-        raise InputError("labels.map", "rest", "grey values and their classes", "name each grey value of the masks")
+    if REST in given:
+        raise InputError("labels.map", REST, "grey values and their classes", "name each grey value of the masks")
     return {int(grey): UNLABELLED if label is None else label for grey, label in given.items()}
 
 

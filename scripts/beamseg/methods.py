@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .config import flatten
+from .config import BY_HAND, flatten
 from .provenance import atomic_path
 
 SRCT = (
@@ -236,7 +236,7 @@ def _correction(bundle: dict[str, Any], settings: dict[str, Any], cite: Any) -> 
     parts = [f"moving average of the student's weights (factor {section['ema']:g})"]
     if section.get("anchor"):
         parts.append(f"whose predictions are drawn towards stage 2's with weight {section['anchor']:g}")
-    if settings["label_source"] in ("slices", "pixels"):
+    if settings["label_source"] in BY_HAND:
         parts.append(f"and {_percent(section['labelled_share'], 0)} of each batch are of labelled slices")
     outcome = (
         "Its result was used"

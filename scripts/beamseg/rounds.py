@@ -27,17 +27,33 @@ def ledger(weights: Path) -> list[dict[str, Any]]:
     return list(read_json(path)["rounds"]) if path.exists() else []
 
 
-def earlier_rounds(weights: Path, identity: str) -> list[dict[str, Any]]:
-    """Entries of other labels whose weights are still there."""
-    kept = (entry for entry in ledger(weights) if entry["identity"] != identity)
-    return [entry for entry in kept if (weights.parent / FOLDER / entry["weights"]).exists()]
+def previous(weights: str | Path, identity: str, pixels: dict[str, np.ndarray]) -> Path | None:
+    """Weights of the round trained last on other labels; None before there is one.
+
+    Only of rounds all of whose painted pixels are still painted: what was taken back is evaluated, so no network may
+    have learned it.
+
+    Parameters
+    ----------
+    identity : str
+        Of the labels.
+    pixels : dict
+        What is painted now; see `painted_pixels`.
+    """
+    folder = Path(weights).parent / FOLDER
+    for entry in reversed(ledger(Path(weights))):
+        there = (folder / entry["weights"]).exists() and (folder / entry["painted"]).exists()
+        if entry["identity"] != identity and there and _still_painted(folder / entry["painted"], pixels):
+            return folder / entry["weights"]
+    return None
 
 
-def previous(weights: str | Path, identity: str) -> Path | None:
-    """Weights of the round trained last on other labels, `identity` being that of the labels; None before there is."""
-    weights = Path(weights)
-    earlier = earlier_rounds(weights, identity)
-    return weights.parent / FOLDER / earlier[-1]["weights"] if earlier else None
+def _still_painted(path: Path, pixels: dict[str, np.ndarray]) -> bool:
+    with np.load(path) as known:
+        return all(
+            key in pixels and known[key].shape == pixels[key].shape and not (known[key] & ~pixels[key]).any()
+            for key in known.files
+        )
 
 
 def painted_pixels(names: Sequence[str], labels: Sequence[Volume]) -> dict[str, np.ndarray]:
@@ -97,9 +113,9 @@ def keep_round(
 ) -> dict[str, Any]:
     """Copy the weights into `rounds/` and note how well painted pixels are labelled, before and after.
 
-    Before is by the round before, on pixels that no earlier round had painted; where these were prefilled, what the
-    user left as it was counts as right. None in the first round, and where nothing is new. After is by this round, on
-    all that is painted, which it was trained on. Labels that were there before have the number that they had.
+    Before is by the round that this one began with (see `previous`), on pixels that no other round had painted; where
+    these were prefilled, what the user left as it was counts as right. None without such a round or pixels. After is
+    by this round, on all that is painted, which it was trained on. Labels that come back keep their number.
 
     Parameters
     ----------
@@ -112,31 +128,25 @@ def keep_round(
     folder = weights.parent / FOLDER
     everything = ledger(weights)
     entries = [entry for entry in everything if entry["identity"] != identity]
-    earlier = earlier_rounds(weights, identity)
     of_labels = {entry["identity"]: int(entry["round"]) for entry in everything}
     number = of_labels.get(identity, 1 + max(of_labels.values(), default=0))
 
     pixels = painted_pixels(names, labels)
-    new = dict(pixels)
-    for entry in entries:
-        if not (folder / entry["painted"]).exists():
-            continue
-        with np.load(folder / entry["painted"]) as known:
-            for key in new.keys() & set(known.files):
-                new[key] = new[key] & ~np.unpackbits(known[key], count=new[key].size).view(bool).reshape(new[key].shape)
-    new = {key: seen for key, seen in new.items() if seen.any()}
-    before = None
-    if earlier and new:
-        last = folder / earlier[-1]["weights"]
-        if load_weights(last)[1]["n_classes"] == n_classes:
-            before = agreement(last, volumes, labels, new, names, n_classes, device)
+    last, before = previous(weights, identity, pixels), None
+    if last is not None and load_weights(last)[1]["n_classes"] == n_classes:
+        new = dict(pixels)
+        for path in (folder / entry["painted"] for entry in entries):
+            with np.load(path) as known:
+                new |= {key: new[key] & ~known[key] for key in new.keys() & set(known.files)}
+        new = {key: seen for key, seen in new.items() if seen.any()}
+        before = agreement(last, volumes, labels, new, names, n_classes, device) if new else None
     after = agreement(weights, volumes, labels, pixels, names, n_classes, device)
 
     with atomic_path(folder / f"{number}.safetensors") as temporary:
         shutil.copyfile(weights, temporary)
-    packed: dict[str, Any] = {key: np.packbits(seen) for key, seen in pixels.items()}
+    kept: dict[str, Any] = dict(pixels)
     with atomic_path(folder / f"{number}.npz") as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **packed)
+        np.savez_compressed(file, **kept)
     entry = {"round": number, "identity": identity, "weights": f"{number}.safetensors", "painted": f"{number}.npz"}
     entry |= {"before": before, "after": after}
     write_json(folder / "rounds.json", {"rounds": [*entries, entry]})

@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .config import PHANTOM, Run, flatten
+from .config import BY_HAND, PHANTOM, Run, flatten
 from .errors import InputError
 from .provenance import digest
 
-LABELLED = ("slices", "pixels")
-"""Values of `label_source` that ask for labels of volumes."""
 OF_A_FILE = ("path", "dataset", "axes", "flip", "unlabelled", "map", "offset", "slices")
 """Keys of the section `labels` that say what a label file is; the others say what is taken of it."""
 REFERENCES = 4
@@ -129,7 +127,7 @@ class Runs:
         """What the user labelled must lie in scans that training draws from, and in one of them at least."""
         for group, members in self.groups.items():
             source = self.runs[members[0]].get("label_source")
-            if source not in LABELLED:
+            if source not in BY_HAND:
                 continue
             references = self.references(group)
             painted = [name for name in members if self.runs[name].get("labels.path")]

@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
-from .config import PHANTOM, TABLE_COLUMNS, check, load_schema, merge, nested, parse_yaml
+from .config import PHANTOM, TABLE_COLUMNS, check, load_schema, merge, nested
 from .errors import InputError
 from .provenance import atomic_path
+from .strict_yaml import parse_yaml
 
 SCALES = ("smoke", "cpu", "full")
 

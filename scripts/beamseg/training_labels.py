@@ -13,8 +13,6 @@ from .losses import SUGGESTED
 from .slabs import UNLABELLED
 from .volumes import Volume
 
-BY_HAND = ("slices", "pixels")
-"""Values of `label_source` with labels of this scan's user."""
 AGREED = 0.8
 """Of a cluster's painted pixels, that bear one class for the cluster to stand for it."""
 

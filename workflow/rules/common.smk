@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 from beamseg import runs as graph
 from beamseg.annotations import files_of, rounds
 from beamseg.code import code_digest, lead_the_path
-from beamseg.config import Run, defaults, load_runs, load_schema
+from beamseg.config import BY_HAND, Run, defaults, load_runs, load_schema
 from beamseg.errors import InputError
 from beamseg.footprint import peak_mb
 from beamseg.job import Kept
@@ -388,7 +388,7 @@ def existing_group_labels(wildcards):
 
 def supervising_labels(wildcards):
     """The user's labels that stage 3 learns from beside its teacher; none where clusters gave stage 2 its labels."""
-    if setting("label_source")(wildcards) not in ("slices", "pixels"):
+    if setting("label_source")(wildcards) not in BY_HAND:
         return []
     return existing_group_labels(wildcards)
 
