@@ -9,7 +9,7 @@ from beamseg.slabs import SlabVolume
 if __name__ == "__main__":
     with job(snakemake):
         files = snakemake.input
-        settings, anchors = snakemake.params.settings, snakemake.params.anchors
+        settings, given = snakemake.params.settings, snakemake.params.given
         labels = chosen_labels(files)
         scan = read_json(files.scan)
         n_classes = read_json(files.classes)["n_clusters"]
@@ -21,7 +21,7 @@ if __name__ == "__main__":
             settings,
             slab_depth=scan["slab_depth"],
             part=snakemake.wildcards.part,
-            identity=identity("refine_mpp", [settings, anchors, snakemake.params.code], inputs),
+            identity=identity("refine_mpp", [settings, given, snakemake.params.code], inputs),
             voxel_size_um=scan["voxel_size_um"],
-            user=anchors and user_labels(anchors, anchors["file"], tuple(scan["shape"]), n_classes),
+            user=given and user_labels(given, given["file"], tuple(scan["shape"]), n_classes),
         )

@@ -1,6 +1,6 @@
 """Rule refine_scm: the spatial continuity model over every slice."""
 
-from beamseg.inputs import chosen_labels, many
+from beamseg.inputs import chosen_labels, many, user_labels
 from beamseg.job import job
 from beamseg.provenance import identity, read_json
 from beamseg.refine_scm import refine_scm
@@ -9,17 +9,19 @@ from beamseg.slabs import SlabVolume
 if __name__ == "__main__":
     with job(snakemake):
         files = snakemake.input
-        settings = snakemake.params.settings
+        settings, given = snakemake.params.settings, snakemake.params.given
         labels, mpp = chosen_labels(files), many(files.mpp)
-        inputs = {"labels": labels, "mpp": mpp, "weights": files.weights}
+        raw = SlabVolume(labels, "labels")
+        inputs = {"labels": labels, "mpp": mpp, "weights": files.weights, "user": many(files.labels)}
         refine_scm(
             snakemake.output[0],
-            SlabVolume(labels, "labels"),
+            raw,
             files.weights,
             settings,
             slab_depth=read_json(files.scan)["slab_depth"],
             part=snakemake.wildcards.part,
-            identity=identity("refine_scm", [settings, snakemake.params.code], inputs),
+            identity=identity("refine_scm", [settings, given, snakemake.params.code], inputs),
             device=snakemake.params.device,
             mpp=SlabVolume(mpp, "labels"),
+            user=given and user_labels(given, given["file"], raw.shape),
         )

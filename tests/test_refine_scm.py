@@ -151,11 +151,14 @@ def test_the_network_of_these_tests_listens_to_the_slices_around(weights: Path) 
     assert not differs[[0, 1, 2, 6, 7, 8]].any()
 
 
-def run(folder: Path, raw: np.ndarray, weights: Path, depth: int, parts: int) -> tuple[np.ndarray, list[Path]]:
+def run(
+    folder: Path, raw: np.ndarray, weights: Path, depth: int, parts: int, user: np.ndarray | None = None
+) -> tuple[np.ndarray, list[Path]]:
     manifests = [folder / f"{k}-of-{parts}.json" for k in range(1, parts + 1)]
     volume, mpp = ArrayVolume(raw), ArrayVolume(mpp_of(raw))
     for k, manifest in enumerate(manifests, 1):
-        refine_scm(manifest, volume, weights, SETTINGS, depth, f"{k}-of-{parts}", "id", "cpu", mpp)
+        labels = None if user is None else ArrayVolume(user)
+        refine_scm(manifest, volume, weights, SETTINGS, depth, f"{k}-of-{parts}", "id", "cpu", mpp, labels)
     return SlabVolume(manifests, "labels").read(0, len(raw)), manifests
 
 
@@ -170,6 +173,23 @@ def test_slabs_and_parts_equal_the_whole(tmp_path: Path, weights: Path, monkeypa
         pieces, manifests = run(tmp_path / f"{depth}-{parts}", raw, weights, depth, parts)
         np.testing.assert_array_equal(pieces, whole)
         assert summarize(manifests) == changes
+
+
+def test_user_labels_stay_and_are_seen_around_them_alone(tmp_path: Path, weights: Path) -> None:
+    _, raw = phantom((20, 40, 36))
+    user = np.full_like(raw, 255)
+    user[7] = (raw[7] + 1) % K
+    user[7, 30:] = 255
+    user[12, 20, 18] = (raw[12, 20, 18] + 1) % K
+    without, _ = run(tmp_path / "without", raw, weights, 1000, 1)
+    whole, _ = run(tmp_path / "whole", raw, weights, 1000, 1, user)
+    given = (user != 255) & (raw != 255)
+    np.testing.assert_array_equal(whole[given], user[given])
+    np.testing.assert_array_equal(whole == 255, raw == 255)
+    changed = (whole != without) & ~given
+    assert (changed.sum((1, 2)) > 0).nonzero()[0].tolist() == [6, 8, 11, 13]
+    pieces, _ = run(tmp_path / "pieces", raw, weights, 8, 2, user)
+    np.testing.assert_array_equal(pieces, whole)
 
 
 def test_tiles_give_what_the_whole_slice_gives(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +232,21 @@ def test_user_labels_are_drawn_and_pull_the_weights(tmp_path: Path) -> None:
         assert (user == 2).any()
     without, with_labels = train(tmp_path / "a", raw, target), train(tmp_path / "b", raw, target, volume)
     assert any(not torch.equal(without[name], with_labels[name]) for name in without)
+
+
+def test_crops_show_labels_around_the_middle_in_half_of_them() -> None:
+    raw, target = (np.full((9, 40, 40), k, np.uint8) for k in (0, 1))
+    volume = ArrayVolume(np.full_like(raw, 2))
+    data = MaskCrops([ArrayVolume(raw)], [ArrayVolume(target)], [volume], [(0, 4)], 3, 24, scm.SCM.reach, 0)
+    shown = 0
+    for step in range(40):
+        masks, _, user = data.crop(step, 1)
+        seen = masks[:, 7:-7, 7:-7]
+        assert (seen[1] == 0).all()
+        assert (user == 2).all()
+        assert (seen[[0, 2]] == seen[0, 0, 0]).all()
+        shown += int(seen[0, 0, 0]) == 2
+    assert 10 < shown < 30
 
 
 def test_a_label_that_is_no_class_is_refused() -> None:

@@ -14,16 +14,9 @@ from .anchors import sweep_from_labels
 from .continuity import UNLABELLED, continue_along_z
 from .errors import InputError
 from .slabs import SlabWriter, run_slabs
-from .volumes import Volume
+from .volumes import Volume, read_with_halo
 
 _BLOCK_VOXELS = 1 << 25  # voxels refined at a time; about ten bytes of memory each
-
-
-def read_with_halo(labels: Volume, z0: int, z1: int, halo: int) -> np.ndarray:
-    """Slices z0 - halo … z1 + halo, 255 beyond the ends of the volume; uint8, (z1 - z0 + 2·halo, y, x)."""
-    block = np.asarray(labels.read(max(0, z0 - halo), min(labels.shape[0], z1 + halo)), dtype=np.uint8)
-    before, after = max(0, halo - z0), max(0, z1 + halo - labels.shape[0])
-    return np.pad(block, ((before, after), (0, 0), (0, 0)), constant_values=UNLABELLED) if before or after else block
 
 
 def min_voxels(min_volume_um3: float | None, voxel_size_um: Sequence[float] | None, where: str | Path) -> int:

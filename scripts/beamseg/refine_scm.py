@@ -13,7 +13,7 @@ from . import changes, scm
 from .device import choose
 from .errors import InputError
 from .slabs import SlabWriter, run_slabs
-from .volumes import Volume
+from .volumes import Volume, bear_labels, read_with_halo
 
 UNLABELLED = 255
 MAX_TILE = 256  # pixels of a tile's edge: bounds the memory of the convolutions
@@ -26,7 +26,9 @@ def tile_starts(extent: int) -> tuple[list[int], int]:
     return list(range(0, extent, size)), size
 
 
-def predict_block(model: scm.SCM, block: np.ndarray, device: torch.device) -> np.ndarray:
+def predict_block(
+    model: scm.SCM, block: np.ndarray, device: torch.device, around: np.ndarray | None = None
+) -> np.ndarray:
     """Refined labels of the slices of a block.
 
     Parameters
@@ -35,6 +37,8 @@ def predict_block(model: scm.SCM, block: np.ndarray, device: torch.device) -> np
     block : ndarray, uint8, (z + n_slices - 1, y, x)
         Raw labels with a halo of n_slices // 2 slices, 255 outside the field of view and beyond the volume.
     device : torch.device
+    around : ndarray, optional
+        The same block with the user's labels: what the network sees around the slice that it refines.
 
     Returns
     -------
@@ -46,15 +50,19 @@ def predict_block(model: scm.SCM, block: np.ndarray, device: torch.device) -> np
     rows, columns = block.shape[1:]
     (y_starts, height), (x_starts, width) = tile_starts(rows), tile_starts(columns)
     far = (len(y_starts) * height - rows + reach, len(x_starts) * width - columns + reach)
-    padded = np.pad(block, ((0, 0), (reach, far[0]), (reach, far[1])), constant_values=UNLABELLED)
+    margins = ((0, 0), (reach, far[0]), (reach, far[1]))
+    padded = np.pad(block, margins, constant_values=UNLABELLED)
+    seen = padded if around is None else np.pad(around, margins, constant_values=UNLABELLED)
     result = np.full((len(block) - 2 * half, rows, columns), UNLABELLED, np.uint8)
     for z in range(len(result)):
         for y in y_starts:
             for x in x_starts:
                 if (result_view := block[z + half, y : y + height, x : x + width]).min() == UNLABELLED:
                     continue
-                tile = padded[z : z + model.n_slices, y : y + height + 2 * reach, x : x + width + 2 * reach]
-                masks = torch.from_numpy(np.ascontiguousarray(tile))[None].to(device)
+                window = (slice(y, y + height + 2 * reach), slice(x, x + width + 2 * reach))
+                tile = seen[z : z + model.n_slices, *window].copy()
+                tile[half] = padded[z + half, *window]
+                masks = torch.from_numpy(tile)[None].to(device)
                 classes = model(masks)[0].argmax(0).to(torch.uint8).cpu().numpy()
                 result[z, y : y + height, x : x + width] = classes[: result_view.shape[0], : result_view.shape[1]]
     result[block[half : half + len(result)] == UNLABELLED] = UNLABELLED
@@ -71,6 +79,7 @@ def refine_scm(
     identity: str,
     device: str,
     mpp: Volume,
+    user: Volume | None = None,
 ) -> dict[str, Any]:
     """Refine a label volume by a trained SCM; slabs (array `labels`, uint8) and manifest are written.
 
@@ -92,6 +101,9 @@ def refine_scm(
         `auto`, `cpu` or `cuda`.
     mpp : Volume
         MPP's labels, against which the changes are counted.
+    user : Volume, optional
+        Labels of the user, 255 where there is none. Labelled pixels bear their label, and the network sees them in the
+        slices around the one that it refines, as MPP did. In the poster it sees raw masks alone.
 
     Returns
     -------
@@ -108,18 +120,20 @@ def refine_scm(
         raise InputError(manifest, f"MPP's labels of shape {mpp.shape}", f"{raw.shape}", "rerun refine_mpp")
     where = choose(device).device
     model = scm.load(weights, where)
-    half, n_slices = model.n_slices // 2, raw.shape[0]
+    half = model.n_slices // 2
 
     def fill(z0: int, z1: int, writer: SlabWriter) -> None:
         matrix = np.zeros((model.n_classes, model.n_classes), np.int64)
         with torch.inference_mode():
             for start in range(z0, z1, BLOCK):
                 stop = min(z1, start + BLOCK)
-                low, high = start - half, stop + half
-                block = raw.read(max(0, low), min(n_slices, high))
-                ends = (max(0, -low), max(0, high - n_slices))
-                block = np.pad(block, (ends, (0, 0), (0, 0)), constant_values=UNLABELLED)
-                labels = predict_block(model, block, where)
+                block = read_with_halo(raw, start, stop, half)
+                if user is None:
+                    labels = predict_block(model, block, where)
+                else:
+                    given = read_with_halo(user, start, stop, half)
+                    labels = predict_block(model, block, where, bear_labels(block, given))
+                    labels = bear_labels(labels, given[half : half + stop - start])
                 matrix += changes.count_changes(mpp.read(start, stop), labels, model.n_classes)
                 writer.put("labels", start, labels)
         writer.notes["changes"] = matrix.tolist()

@@ -57,7 +57,7 @@ STAGES: dict[str, Stage] = {
         ("segment_stage2", "segment_stage3", "self_correct"),
     ),
     "train_scm": Stage("group", ("refine_scm", "label_source", "labels", "seed"), ("refine_mpp@reference",)),
-    "refine_scm": Stage("scan", ("refine_scm", *LAYOUT), ("train_scm", "refine_mpp")),
+    "refine_scm": Stage("scan", ("refine_scm", "label_source", "labels", "seed", *LAYOUT), ("train_scm", "refine_mpp")),
     "bundle": Stage("group", ("classes", "refine"), ("self_correct", "train_scm")),
     "evaluate": Stage(
         "scan",

@@ -20,7 +20,7 @@ from .device import choose
 from .errors import InputError
 from .progress import Progress
 from .provenance import atomic_path
-from .volumes import Volume, in_memory
+from .volumes import LabelledVolume, Volume, in_memory
 
 UNLABELLED = 255
 
@@ -48,7 +48,9 @@ class MaskCrops:
     labels : sequence of Volume or None
         The user's labels, 255 unlabelled.
     labelled : list of (volume, z)
-        See `labelled_slices`. Where there are any, every second crop of a batch holds a labelled pixel.
+        See `labelled_slices`. Where there are any, every second crop of a batch holds a labelled pixel. Of a volume
+        with labels, the masks around the middle one bear them, as `refine_scm` shows them to the network; in half of
+        the crops they do not, since a network is used on scans without labels too.
     n_slices, size, reach : int
         Masks of a stack; pixels of a crop; pixels around it that the network needs.
     seed : int
@@ -76,12 +78,17 @@ class MaskCrops:
             z = item - int(ends[which] - self.raw[which].shape[0])
             y0, x0 = (int(rng.integers(max(0, n - self.size) + 1)) for n in self.raw[which].shape[1:])
         half, reach = self.n_slices // 2, self.reach
-        masks = read_window(self.raw[which], z - half, z + half + 1, y0 - reach, x0 - reach, self.size + 2 * reach)
+        raw, labels = self.raw[which], self.labels[which]
+        place = (y0 - reach, x0 - reach, self.size + 2 * reach)
+        masks = read_window(raw, z - half, z + half + 1, *place)
         target = read_window(self.targets[which], z, z + 1, y0, x0, self.size)[0]
-        labels = self.labels[which]
         user = np.full_like(target, UNLABELLED)
         if labels is not None:
             user = read_window(labels, z, z + 1, y0, x0, self.size)[0]
+            if rng.integers(2):
+                middle = masks[half].copy()
+                masks = read_window(LabelledVolume(raw, labels), z - half, z + half + 1, *place)
+                masks[half] = middle
         turns, mirrored, reversed_z = (int(v) for v in rng.integers((4, 2, 2)))
         pictures = []
         for picture in (masks[::-1] if reversed_z else masks, target, user):

@@ -14,7 +14,7 @@ from .errors import InputError
 from .fov import fov_mask, valid_mask
 from .provenance import read_json
 from .readers import Source, open_source
-from .slabs import SlabVolume
+from .slabs import UNLABELLED, SlabVolume
 
 OUTSIDE = 0  # grey level outside the field of view
 MAX_GREY = 65535
@@ -89,6 +89,36 @@ class NormalizedVolume:
         raw = self.source.read(z0, z1, y, x)
         grey = normalize_block(raw, self.entry, y.indices(self.shape[1])[0], x.indices(self.shape[2])[0])
         return grey if grey.dtype == np.uint16 else WIDE[grey]
+
+
+def read_with_halo(labels: Volume, z0: int, z1: int, halo: int) -> np.ndarray:
+    """Slices z0 - halo … z1 + halo, 255 beyond the ends of the volume; uint8, (z1 - z0 + 2·halo, y, x)."""
+    block = np.asarray(labels.read(max(0, z0 - halo), min(labels.shape[0], z1 + halo)), dtype=np.uint8)
+    before, after = max(0, halo - z0), max(0, z1 + halo - labels.shape[0])
+    return np.pad(block, ((before, after), (0, 0), (0, 0)), constant_values=UNLABELLED) if before or after else block
+
+
+def bear_labels(classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`classes` with `labels` where there are any; both uint8, 255 is outside, which stays so, and unlabelled."""
+    return np.where((labels != UNLABELLED) & (classes != UNLABELLED), labels, classes)
+
+
+class LabelledVolume:
+    """A volume of classes with the user's labels where there are any.
+
+    Parameters
+    ----------
+    volume, labels : Volume
+        uint8, of one shape; 255 is outside the field of view, which stays so, and unlabelled.
+    """
+
+    def __init__(self, volume: Volume, labels: Volume) -> None:
+        self.volume, self.labels = volume, labels
+        self.shape = volume.shape
+
+    def read(self, z0: int, z1: int, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
+        """Classes of the window, uint8 (z, y, x)."""
+        return bear_labels(self.volume.read(z0, z1, y, x), self.labels.read(z0, z1, y, x))
 
 
 def in_memory(volume: Volume, budget_mb: float, itemsize: int = 2) -> Volume:

@@ -343,22 +343,30 @@ def user_labels(wildcards):
     return label_files(run_of(wildcards).name)
 
 
-ANCHORED = ("label_source", "labels", "seed")
+TAUGHT_BY = ("slices", "pixels")
+GIVEN = ("label_source", "labels", "seed")
 
 
-def anchor_labels(wildcards):
-    """Labelled slices that MPP starts from; none where the network was not trained on labelled slices."""
+def given_labels(wildcards):
+    """Labels of the user that refinement keeps; none where the network was not trained on labels."""
     return (
-        user_labels(wildcards) if setting("label_source")(wildcards) == "slices" else []
+        user_labels(wildcards)
+        if setting("label_source")(wildcards) in TAUGHT_BY
+        else []
     )
 
 
-def anchors(run):
-    """How MPP opens the labelled slices that it starts from; None without any."""
-    files = label_files(run.name) if run.get("label_source") == "slices" else []
+def given(run):
+    """How refinement opens the labels of the user that it keeps; None without any."""
+    files = label_files(run.name) if run.get("label_source") in TAUGHT_BY else []
     if not files:
         return None
-    return {"file": files[0]} | {key: run.get(key) for key in ANCHORED}
+    return {"file": files[0]} | {key: run.get(key) for key in GIVEN}
+
+
+def kept_given(rule):
+    """The same as a parameter of a job."""
+    return kept(rule, given, "given", {key: STANDARD.get(key) for key in GIVEN})
 
 
 def group_labels(wildcards):

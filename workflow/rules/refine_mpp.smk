@@ -8,7 +8,7 @@ rule refine_mpp:
         scan=needs("ingest"),
         classes=needs("pseudo_label"),
         verdict=verdict_of,
-        labels=anchor_labels,
+        labels=given_labels,
     output:
         "results/{sample}/refine_mpp/{part}.json",
     log:
@@ -24,12 +24,7 @@ rule refine_mpp:
         runtime=minutes(60, voxels_per_s=1e6),
     params:
         settings=kept("refine_mpp", "refine_mpp"),
-        anchors=kept(
-            "refine_mpp",
-            anchors,
-            "anchors",
-            {key: STANDARD.get(key) for key in ANCHORED},
-        ),
+        given=kept_given("refine_mpp"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("refine_mpp"),
     script:

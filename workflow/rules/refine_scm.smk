@@ -9,6 +9,7 @@ rule refine_scm:
         verdict=verdict_of,
         mpp=needs("refine_mpp"),
         weights=needs("train_scm"),
+        labels=given_labels,
     output:
         "results/{sample}/refine_scm/{part}.json",
     log:
@@ -25,6 +26,7 @@ rule refine_scm:
         gpu=gpus,
     params:
         settings=kept("refine_scm", "refine_scm"),
+        given=kept_given("refine_scm"),
         device=setting("device"),
         code=code("refine_scm"),
     script:
