@@ -14,10 +14,11 @@ import torch
 import training_case as case
 from beamseg import contrastive
 from beamseg.crops import Crops, painted_places
+from beamseg.device import choose
 from beamseg.errors import InputError
 from beamseg.losses import SUGGESTED, cross_entropy, with_suggestions
 from beamseg.models import build_model, load_weights
-from beamseg.train_contrastive import train_contrastive
+from beamseg.train_contrastive import contrast, train_contrastive
 from beamseg.training_labels import suggest
 from beamseg.volumes import ArrayVolume
 
@@ -125,12 +126,62 @@ def test_embeddings_at_pixels() -> None:
 def test_sampled_pixels_lie_inside_each_slice() -> None:
     inside = np.zeros((3, 6, 6), bool)
     inside[0, :2], inside[2, 3:] = True, True
-    pixels = contrastive.draw_pixels(inside, 8, np.random.default_rng(0))
+    (pixels,) = contrastive.draw_pixels(inside, 8, np.random.default_rng(0))
     assert pixels.shape == (2, 8)
     assert inside.ravel()[pixels].all()
     assert len(np.unique(pixels)) == 16
-    assert contrastive.draw_pixels(inside, 100, np.random.default_rng(0)).shape == (2, 12)
-    assert contrastive.draw_pixels(inside[1:2], 8, np.random.default_rng(0)).size == 0
+    assert (pixels // 36 == [[0], [2]]).all()
+    # Slices that have fewer give what they have, and the others do not suffer from it.
+    few, more = contrastive.draw_pixels(inside, 14, np.random.default_rng(0))
+    assert set(few[0]) == set(np.flatnonzero(inside[0]))
+    assert (few.shape, more.shape) == ((1, 12), (1, 14))
+    assert contrastive.draw_pixels(inside[1:2], 8, np.random.default_rng(0)) == []
+
+
+class Recorder(torch.nn.Module):
+    """A network that returns its input three times over, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[torch.Tensor] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.given.append(images)
+        return torch.cat([images, 1 - images, images**2], dim=1)
+
+
+def contrasted(body: torch.nn.Module, inside: torch.Tensor, pixels: int, **changes: Any) -> dict[str, Any]:
+    """What a step of two classes, painted in the first two rows of every crop, measures of random images."""
+    images = torch.rand(inside.shape, generator=torch.Generator().manual_seed(0)) * inside
+    target = torch.full((len(images), *images.shape[2:]), 255, dtype=torch.uint8)
+    target[:, 0], target[:, 1] = 0, 1
+    settings = {**case.section("train")["contrastive"], "pixels": pixels, **changes}
+    return contrast(body, images, inside, target, settings, 0, 0, choose("cpu"))
+
+
+def test_a_crop_at_the_edge_of_the_field_of_view_takes_no_pixel_from_the_others() -> None:
+    inside = torch.ones(4, 1, 12, 12, dtype=torch.bool)
+    inside[0] = False
+    inside[0, 0, 0, :2] = True
+    total, count = contrasted(Recorder(), inside, 50)["self_supervised_loss"]
+    assert int(count) == 2 + 3 * 50
+    alone = contrasted(Recorder(), inside[1:], 50)["self_supervised_loss"]
+    assert float(total / count) == pytest.approx(float(alone[0] / alone[1]), rel=0.1)
+    total, count = contrasted(Recorder(), torch.zeros_like(inside), 50)["self_supervised_loss"]
+    assert (float(total), int(count)) == (0, 0)
+
+
+def test_a_blur_does_not_darken_the_edge_of_the_field_of_view() -> None:
+    inside = torch.zeros(2, 1, 24, 24, dtype=torch.bool)
+    inside[..., 6:20, 5:] = True
+    drawn = {"noise": np.zeros(2), "shift": np.zeros(2), "blur": np.array([1.5, 0.5])}
+    images = 0.5 * inside
+    out = contrastive.transform(images, inside, drawn, torch.Generator().manual_seed(0))
+    assert torch.allclose(out, images, atol=1e-5)
+    # And it still blurs: a step inside the field of view is no step any more.
+    images[..., 12:] *= 1.5
+    out = contrastive.transform(images, inside, drawn, torch.Generator().manual_seed(0))
+    assert 0.5 < float(out[0, 0, 10, 11]) < float(out[0, 0, 10, 12]) < 0.75
 
 
 def test_table_1_ranges() -> None:

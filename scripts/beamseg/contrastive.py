@@ -127,16 +127,16 @@ def at(embedded: torch.Tensor, pixels: np.ndarray) -> torch.Tensor:
     return rows[torch.from_numpy(pixels).to(rows.device)]
 
 
-def draw_pixels(inside: np.ndarray, sample: int, rng: np.random.Generator) -> np.ndarray:
-    """The same number of pixels of each slice, at most `sample`, as indices (n, s) into the flat `inside` (n, y, x).
+def draw_pixels(inside: np.ndarray, sample: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Pixels of each slice, `sample` or all that it has, as indices into the flat `inside` (n, y, x).
 
-    Drawn from where `inside` is True, without replacement; slices with none are left out.
+    Drawn from where `inside` is True, without replacement. Slices of which as many are drawn share an array (m, s), so
+    that those with enough, as most are, are computed at once; slices of fewer than two pixels are left out.
     """
     places = [np.flatnonzero(plane) for plane in inside.reshape(len(inside), -1)]
     places = [place + i * inside[0].size for i, place in enumerate(places) if len(place) > 1]
-    size = min([sample, *map(len, places)])
-    drawn = [rng.choice(place, size, replace=False) for place in places]
-    return np.stack(drawn) if drawn else np.empty((0, size), np.intp)
+    drawn = [rng.choice(place, min(sample, len(place)), replace=False) for place in places]
+    return [np.stack([own for own in drawn if len(own) == size]) for size in sorted({len(own) for own in drawn})]
 
 
 def draw_transform(seed: int, step: int, batch: int, settings: dict[str, list[float] | float]) -> dict[str, np.ndarray]:
@@ -164,7 +164,8 @@ def transform(
 ) -> torch.Tensor:
     """Transformed view of images (n, c, y, x) in 0 … 1, in the order of the paper's Table 1; the outside stays 0.
 
-    Nothing moves: pixel i of the result is pixel i of the image. Values may leave 0 … 1.
+    Nothing moves: pixel i of the result is pixel i of the image. Values may leave 0 … 1. `inside`, bool (n, c, y, x),
+    is the field of view; a blur takes the mean of what lies in it alone, so that its edge does not darken.
     """
 
     def column(name: str) -> torch.Tensor:
@@ -175,7 +176,10 @@ def transform(
     chosen = np.flatnonzero(drawn["blur"])
     if len(chosen):
         index = torch.as_tensor(chosen, device=images.device)
-        out[index] = blurred(out[index], column("blur")[index, 0, 0, 0])
+        within = inside[index].to(out.dtype)
+        both = blurred(torch.cat([out[index] * within, within], dim=1), column("blur")[index, 0, 0, 0])
+        total, weight = both.chunk(2, dim=1)
+        out[index] = total / weight.clamp(min=1e-6)  # 0 far outside
     return out * inside
 
 

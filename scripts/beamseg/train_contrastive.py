@@ -189,6 +189,8 @@ def contrast(
         changed = contrastive.transform(images, inside, drawn_changes, generator)
         with compute.precision():
             again = body(changed.contiguous(memory_format=torch.channels_last)).float()
-        pairs = contrastive.at(embedded, pixels), contrastive.at(again, pixels)
-        found["self_supervised_loss"] = contrastive.self_supervised(*pairs, *how)
+        pairs = [(contrastive.at(embedded, own), contrastive.at(again, own)) for own in pixels]
+        parts = [contrastive.self_supervised(*pair, *how) for pair in pairs]
+        none = embedded.new_zeros(())
+        found["self_supervised_loss"] = sum((n for n, _ in parts), none), sum((n for _, n in parts), none)
     return found
