@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from beamseg import validate
 from beamseg.config import Run
 from beamseg.errors import InputError
 from beamseg.finished import Finished
 from beamseg.points import allocate, cut_strata, draw
 from beamseg.provenance import read_json
+from beamseg.runs import Runs
 from beamseg.validate import export_points, judge, picture, read_answers, read_form, text_of
 from beamseg.volumes import ArrayVolume
 
+BASEDIR = Path(__file__).resolve().parents[1]
 SHAPE = (20, 30, 34)
 NAMES = ["pore", "glass"]
 
@@ -155,6 +159,29 @@ def test_what_the_person_gets_holds_no_label_and_the_answers_come_back(done: Fin
     assert rows[1][:2] == ["accuracy", "all"]
     with pytest.raises(InputError, match="59 answers"):
         export_points(done, 60)
+
+
+@pytest.mark.parametrize(
+    "config", ["label_source: slices\nlabels: {unlabelled: 0, map: {1: 0, 2: 1}}\n", "label_source: pixels\n"]
+)
+def test_the_command_draws_no_point_where_training_looked(
+    done: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
+) -> None:
+    painted = np.zeros(SHAPE, np.uint8)
+    painted[4:9], painted[6, 10:] = 1, 2
+    np.save(tmp_path / "painted.npy", painted)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text(config)
+    (tmp_path / "config" / "samples.tsv").write_text("sample\tpath\tlabels\na\ta.h5\t../painted.npy\n")
+
+    def finished(runs: Runs, name: str, results: Path) -> Finished:
+        return dataclasses.replace(done, run=runs.runs[name])
+
+    monkeypatch.setattr(validate, "open_finished", finished)
+    assert validate.validate(tmp_path, BASEDIR, "a", points=60).startswith("60 points")
+    points = read_json(done.folder / "validate" / "key.json")["points"]
+    assert len(points) == 60
+    assert all(painted[p["z"], p["y"], p["x"]] == 0 for p in points)
 
 
 def test_points_serve_a_later_product_too(done: Finished) -> None:

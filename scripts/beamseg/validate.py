@@ -358,7 +358,7 @@ def validate(workdir: Path, basedir: Path, sample: str, points: int = 200, form:
     done = open_finished(Runs(load_runs(workdir, basedir)[0]), sample, workdir / "results")
     if form is not None:
         return text_of(read_answers(done, form))
-    known = user_labels(done.run.get("labels"), str(done.run.file("labels.path") or ""), done.product.shape)
+    known = user_labels(done.run.settings, str(done.run.file("labels.path") or ""), done.product.shape)
     blind = export_points(done, points, known)
     lines = [
         f"{points} points for blind labelling: {blind}; hand over that folder alone, key.json beside it has the places"
