@@ -178,6 +178,35 @@ def test_an_input_of_another_content_is_refused(alike, tmp_path, which):
     assert not (tmp_path / "again").exists()
 
 
+NO_NAMES = ("../../../outside", "a\tb", "a\n", "")
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [*(("group", n) for n in NO_NAMES), *(("sample", n) for n in (*NO_NAMES, "Groups"))]
+)
+def test_a_record_with_a_name_that_is_none_is_refused_before_anything_is_written(alike, tmp_path, key, name):
+    files, of = alike
+    forged = read_json(of)
+    if key == "group":
+        forged["group"] = name
+    else:
+        forged["scans"][1]["name"] = name
+    write_json(of, forged)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=f"(?s){key} .*rename it"):
+        repeat(of, files, tmp_path / "one" / "two" / "again")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_record_that_is_a_link_or_no_json_is_refused(alike, tmp_path):
+    files, of = alike
+    (tmp_path / "link").symlink_to(of)
+    (tmp_path / "text").write_text('{"group": NaN}')
+    for name, words in (("link", "a symbolic link"), ("text", "no JSON")):
+        with pytest.raises(InputError, match=f"(?s){words}.*provenance.json that beamseg wrote"):
+            repeat(tmp_path / name, files, tmp_path / "again")
+
+
 def test_a_record_without_the_labels_content_takes_what_is_no_scan_or_asks(alike, tmp_path):
     files, of = alike
     old = read_json(of)

@@ -250,17 +250,17 @@ def _integer(digits: str) -> int:
     return value
 
 
-def read_plain_json(path: Path) -> Any:
+def read_plain_json(path: Path, remedy: str = OWN) -> Any:
     """JSON of bounded size, as `parse` reads it; raises InputError for anything else, links included."""
     if path.is_symlink():
-        raise InputError(path, "a symbolic link", "a plain file", OWN)
+        raise InputError(path, "a symbolic link", "a plain file", remedy)
     size = path.stat().st_size
     if size > MAX_JSON:
-        raise InputError(path, f"{size} bytes", f"at most {MAX_JSON}", OWN)
+        raise InputError(path, f"{size} bytes", f"at most {MAX_JSON}", remedy)
     try:
         return parse(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise InputError(path, f"no JSON ({error})", "plain JSON", OWN) from error
+        raise InputError(path, f"no JSON ({error})", "plain JSON", remedy) from error
 
 
 def read_header(path: Path, kinds: Collection[str] = FLOATS) -> dict[str, Any]:

@@ -176,6 +176,19 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
+def check_name(where: str | Path, what: str, name: str) -> None:
+    """Refuse a name of a `sample` or `group` that no folder can have; samples lie beside what `RESERVED` names."""
+    taken = RESERVED if what == "sample" else set[str]()
+    if name.lower() in taken or not NAME.fullmatch(name):
+        others = f", and none of: {', '.join(sorted(taken))}" if taken else ""
+        raise InputError(
+            where,
+            f"{what} {name!r}",
+            f"a name of a folder, of {NAME_LENGTH} characters at most{others}",
+            "rename it: letters, digits, and then also dots, dashes and underscores",
+        )
+
+
 def read_table(path: Path) -> list[dict[str, str]]:
     """Rows of the sample table, tab-separated; empty cells, and lines and columns that begin with #, are left out.
 
@@ -207,13 +220,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
             raise InputError(
                 path, f"sample {name!r} in rows {names[name]} and {number}", "a name given once", "rename one of them"
             )
-        if name.lower() in RESERVED or not NAME.fullmatch(name):
-            raise InputError(
-                f"{path}, row {number}",
-                f"sample {name!r}",
-                f"a name of a folder, of {NAME_LENGTH} characters at most, and none of: {', '.join(sorted(RESERVED))}",
-                "rename it: letters, digits, and then also dots, dashes and underscores",
-            )
+        check_name(f"{path}, row {number}", "sample", name)
         if "path" not in cells:
             raise InputError(
                 f"{path}, row {number}",

@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 
 from .annotations import files_of
-from .bundle_files import without_paths
-from .config import PHANTOM, TABLE_COLUMNS, Run, flatten, merge, nested
+from .bundle_files import read_plain_json, without_paths
+from .config import PHANTOM, TABLE_COLUMNS, Run, check_name, flatten, merge, nested
 from .errors import InputError
 from .job import Kept
 from .provenance import atomic_path, digest, file_digest, read_json, versions, write_json
@@ -157,9 +157,13 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[st
     Raises
     ------
     InputError
-        If an input is missing or has another content, or the folder holds a configuration.
+        If an input is missing or has another content, the folder holds a configuration, or the record, which may come
+        from anywhere, names a sample that no file can be named after.
     """
-    found = read_json(provenance)
+    found = read_plain_json(Path(provenance), "use a provenance.json that beamseg wrote")
+    check_name(provenance, "group", str(found["group"]))
+    for scan in found["scans"]:
+        check_name(provenance, "sample", str(scan["name"]))
     config = workdir / "config"
     if config.exists():
         raise InputError(config, "a configuration", "an empty folder", "give another with --directory")
