@@ -48,6 +48,7 @@ def run(
     weights: dict[str, Path] | None = None,
     quantities: Path | None = None,
     settings: dict[str, Any] | None = None,
+    compared: Path | None = None,
     **options: Any,
 ) -> str:
     """A report of the test phantom; returns the page."""
@@ -110,6 +111,7 @@ def run(
         out_html=tmp_path / "report.html",
         weights=weights,
         quantities=quantities,
+        compared=compared,
         mem_budget_mb=1e-6,
     )
     return (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .metrics import STAGES, frame_line, percent
-from .page import STYLE, answer, shares_bar, verdicts
+from .page import STYLE, answer, shares_bar, told, verdicts
 from .provenance import atomic_path, read_json
 
 OWN_STYLE = """
@@ -34,7 +34,7 @@ def write_overview(
     rows : sequence of dict
         Of `results/summary.csv`: sample, stage, state, cause, remedy, log.
     beside : dict
-        Sample -> paths of its `scan`, `plan` and `classes`, which may belong to another run or group.
+        Sample -> paths of its `scan`, `plan`, `classes` and `compared`, which may belong to another run or group.
     results : path
         The folder that holds one per sample.
     """
@@ -67,7 +67,7 @@ def _row(row: dict[str, str], beside: dict[str, Path], results: Path) -> str:
         if "product" not in result:
             kind, text = "note", frame_line(result)
         else:
-            kind, text = answer(_verdicts(result, beside), result["has_truth"])
+            kind, text = answer(verdicts_beside(result, beside), result["has_truth"])
             stage = result["product"]["stage"]
             product = escape(f"{STAGES[stage]}{_measured(result['stages'][stage])}")
             classes = shares_bar(result) + _names(result)
@@ -79,10 +79,11 @@ def _row(row: dict[str, str], beside: dict[str, Path], results: Path) -> str:
     return f"<tr><td>{title}</td><td>{state}</td>{verdict}<td>{product}</td><td>{classes}</td><td>{picture}</td></tr>"
 
 
-def _verdicts(result: dict[str, Any], beside: dict[str, Path]) -> list[tuple[str, str, str]]:
-    found = {key: read_json(path) if path.exists() else {} for key, path in beside.items()}
-    warnings = [text for key in ("plan", "classes") for text in found.get(key, {}).get("warnings", [])]
-    return verdicts(result, found.get("scan", {}), {**found.get("plan", {}), "warnings": warnings})
+def verdicts_beside(result: dict[str, Any], beside: dict[str, Path]) -> list[tuple[str, str, str]]:
+    """The verdicts of a run's report, from its metrics and the paths that `write_overview` takes."""
+    found = {key: read_json(path) for key, path in beside.items() if path.exists()}
+    plan = told(found.get("plan", {}), found.get("classes", {}), found.get("compared"))
+    return verdicts(result, found.get("scan", {}), plan)
 
 
 def _measured(stage: dict[str, Any]) -> str:

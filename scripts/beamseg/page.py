@@ -151,6 +151,12 @@ def shares_bar(result: dict[str, Any]) -> str:
     return f"<div class='shares'>{''.join(pieces)}</div>"
 
 
+def told(plan: dict[str, Any], clusters: dict[str, Any], compared: dict[str, Any] | None) -> dict[str, Any]:
+    """A plan as `verdicts` reads it: with the warnings of the clusters, and what `compare` found of a bundle's scan."""
+    warnings = [*plan.get("warnings", []), *clusters.get("warnings", [])]
+    return {**plan, "warnings": warnings, "compared": compared}
+
+
 def answer(found: list[tuple[str, str, str]], has_truth: bool) -> tuple[str, str]:
     """(bad, warn or good; sentence): whether the product can be trusted, from the verdicts."""
     bad, warn = ([label for kind, label, _ in found if kind == wanted] for wanted in ("bad", "warn"))

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from . import figures, pictures, plots
 from .counts import disputed
 from .metrics import STAGES
-from .page import write_page
+from .page import told, write_page
 from .palette import COLOURS, class_ids
 from .provenance import read_json
 from .render import reduced, surface
@@ -104,10 +104,8 @@ def report(
         MiB of the volumes held at once. Slices are read singly; planes along z in thin blocks.
     """
     result, about = read_json(metrics), read_json(scan)
-    group, clusters = read_json(plan), read_json(classes)
-    group["warnings"] = [*group["warnings"], *clusters["warnings"]]
-    if compared is not None:
-        group["compared"] = read_json(compared)
+    clusters = read_json(classes)
+    group = told(read_json(plan), clusters, None if compared is None else read_json(compared))
     if grey is None:
         group["warnings"].append("the scan is archived away: the pictures show labels without its grey levels")
         grey, weights = ArrayVolume(np.broadcast_to(NO_GREY, about["shape"])), None

@@ -15,11 +15,12 @@ from .config import PHANTOM, Run
 from .evaluate import stage_table
 from .job import alive
 from .metrics import frame_line
-from .overview import write_overview
+from .overview import verdicts_beside, write_overview
 from .provenance import atomic_path, read_json
 from .runs import ALL_STAGES, FRAME_STAGES, STAGES, Runs, is_assigned, is_images, is_imported
 
 COLUMNS = ("sample", "stage", "state", "cause", "remedy", "log")
+IN_FILE = (*COLUMNS, "warnings")
 SHOWN_IN_FULL = 8
 
 
@@ -164,18 +165,35 @@ def _print_drift(runs: Runs, results: Path, out: TextIO) -> None:
             print(*(f"{name}: WARNING: {text}" for text in found["warnings"]), sep="\n", file=out)
 
 
+def _files_beside(runs: Runs, name: str, results: Path) -> dict[str, Path]:
+    """What the verdicts of a run's report are made from, besides its metrics; of a bundle, as `apply` laid it out."""
+    run = runs.runs[name]
+    files = {"scan": results / runs.owner("ingest", name) / "scan.json"}
+    for key, stage in (("plan", "plan"), ("classes", "pseudo_label")):
+        folder = results / "groups" / runs.owner(stage, name)
+        files[key] = (folder / "apply" if is_imported(stage, run) else folder) / f"{key}.json"
+    if run.get("bundle"):
+        files["compared"] = results / name / "compare.json"
+    return files
+
+
+def _warnings(folder: Path, beside: dict[str, Path]) -> str:
+    """The verdicts against a run, a sentence each; none where it has no metrics yet, or is a movie."""
+    path = folder / "metrics.json"
+    result = read_json(path) if path.exists() else {}
+    found = verdicts_beside(result, beside) if "product" in result else []
+    return " ".join(text for kind, _, text in found if kind in ("bad", "warn"))
+
+
 def conclude_runs(runs: Runs, *, failed: bool, results: Path = Path("results")) -> None:
     """Write `results/summary.csv` and `results/index.html`, and print how every run ended and what it measured."""
+    beside = {name: _files_beside(runs, name, results) for name in runs.runs}
     rows = [run_state(runs, name, results) for name in runs.runs]
+    rows = [row | {"warnings": _warnings(results / row["sample"], beside[row["sample"]])} for row in rows]
     with atomic_path(results / "summary.csv") as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, IN_FILE)
         writer.writeheader()
         writer.writerows(rows)
-    files = {"scan": "{}/scan.json", "plan": "groups/{}/plan.json", "classes": "groups/{}/classes.json"}
-    stages = {"scan": "ingest", "plan": "plan", "classes": "pseudo_label"}
-    beside = {
-        name: {key: results / files[key].format(runs.owner(stages[key], name)) for key in files} for name in runs.runs
-    }
     write_overview(results / "index.html", rows, beside, results)
     out = sys.stderr
     done = [row for row in rows if row["state"] == "done"]

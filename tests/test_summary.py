@@ -1,0 +1,52 @@
+"""The table and the page over all runs say of a run what its report says."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from beamseg.config import load_runs
+from beamseg.provenance import write_json
+from beamseg.runs import Runs
+from beamseg.summary import conclude_runs
+from bundle_case import write_bundle
+from test_report import run as report
+from workflow import BASEDIR
+
+DRIFT = "grey levels lie 9.0% of the grey range from those that the bundle was trained on"
+
+
+@pytest.mark.parametrize("own_range", [False, True])
+@pytest.mark.parametrize("warnings", [[], [DRIFT]])
+def test_a_bundle_s_run_is_judged_as_in_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str], own_range: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = write_bundle(tmp_path / "made")
+    Path("config").mkdir()
+    Path("config/config.yaml").write_text(f"apply: {{range: {'own' if own_range else 'bundle'}}}\n")
+    Path("config/samples.tsv").write_text(f"sample\tpath\tbundle\nb\t/b.tif\t{bundle}\n")
+    found = {"distance": 0.09, "bundle": {"stage": "stage2", "scans": ["old"]}, "warnings": warnings}
+    results, group = Path("results/b"), Path("results/groups/b")
+    results.mkdir(parents=True)
+    (group / "apply").mkdir(parents=True)
+    write_json(results / "compare.json", found)
+    page = report(tmp_path, compared=results / "compare.json")
+    for name in ("metrics.json", "scan.json"):
+        shutil.copy(name, results)
+    # The clusters, and unless the range is the scan's own the plan, are the bundle's.
+    shutil.copy("classes.json", group / "apply")
+    shutil.copy("plan.json", group if own_range else group / "apply")
+
+    conclude_runs(Runs(load_runs(".", BASEDIR)[0]), failed=True)
+    (said,) = re.findall(r"(?:Do not use|Look first)[^<]*", page)
+    assert ("drift" in said) == bool(warnings)
+    assert said in Path("results/index.html").read_text()
+    with open("results/summary.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert "cluster 3 holds no voxel" in row["warnings"]
+    assert (DRIFT in row["warnings"]) == bool(warnings)
