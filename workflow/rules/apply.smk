@@ -21,7 +21,7 @@ rule apply:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=20,
+        runtime=at_least(20),
     params:
         code=code("apply"),
     script:

@@ -19,7 +19,7 @@ rule assign:
     threads: 4
     resources:
         mem_mb=mem_mb,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        runtime=by_part(240, voxels_per_s=2e5),
     params:
         settings=kept("assign", settings_of("assign")),
         mem_budget_mb=setting("mem_budget_mb"),

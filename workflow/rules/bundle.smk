@@ -32,7 +32,7 @@ rule bundle:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=20,
+        runtime=at_least(20),
     params:
         settings=kept(
             "bundle",

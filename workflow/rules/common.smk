@@ -525,19 +525,30 @@ def slice_mem_mb(stage):
     return memory
 
 
-def minutes(least, voxels_per_s):
-    """Time limit of a part: `least`, and what its voxels take at a cautious rate; more with each attempt.
+def at_least(minutes):
+    """Time limit of a job whose work does not grow with a volume; more with each attempt."""
+    return lambda wildcards, attempt: minutes * attempt
 
-    A job that is ended all the same goes on from its finished slabs in the next attempt.
-    """
+
+def by_scan(least, voxels_per_s):
+    """Time limit of a job over a whole scan: `least`, and what its voxels take at a cautious rate."""
+    return lambda wildcards, input, attempt: (
+        (least + math.ceil(voxels_of(input) / voxels_per_s / 60)) * attempt
+    )
+
+
+def by_part(least, voxels_per_s):
+    """The same of a job over one part. One that is ended all the same goes on from its finished slabs."""
 
     def runtime(wildcards, input, attempt):
-        voxels = math.prod(read_json(input.scan)["shape"]) / run_of(wildcards).get(
-            "parts"
-        )
+        voxels = voxels_of(input) / run_of(wildcards).get("parts")
         return (least + math.ceil(voxels / voxels_per_s / 60)) * attempt
 
     return runtime
+
+
+def voxels_of(input):
+    return math.prod(read_json(input.scan)["shape"])
 
 
 def cache_mb(wildcards, input):
@@ -545,7 +556,7 @@ def cache_mb(wildcards, input):
     run = run_of(wildcards)
     if run.get("normalize.materialize") == "never":
         return 0
-    voxels = math.prod(read_json(input.scan)["shape"]) // run.get("parts")
+    voxels = voxels_of(input) // run.get("parts")
     dtypes = {"grey": run.get("normalize.dtype")}
     return math.ceil(most_bytes(dtypes, voxels) / 2**20)
 

@@ -19,7 +19,7 @@ rule compare:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=20,
+        runtime=at_least(20),
     params:
         settings=kept("compare", "apply"),
         code=code("compare"),

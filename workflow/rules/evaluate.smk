@@ -31,7 +31,7 @@ rule evaluate:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=120,
+        runtime=by_scan(120, voxels_per_s=5e6),
     params:
         settings=kept(
             "evaluate", lambda run: settings_of("evaluate")(run) | {"truth": None}

@@ -19,7 +19,7 @@ rule evaluate_frames:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=60,
+        runtime=at_least(60),
     params:
         settings=kept("evaluate_frames", settings_of("evaluate_frames")),
         movie=movie_of,

@@ -25,7 +25,7 @@ rule export:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=120,
+        runtime=by_scan(120, voxels_per_s=50e6),
     params:
         classes=setting("classes"),
         formats=setting("export.formats"),

@@ -17,7 +17,7 @@ rule frames:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=60,
+        runtime=at_least(60),
     params:
         movie=movie_of,
         pixel_nm=setting("frames.pixel_nm"),

@@ -16,7 +16,7 @@ rule histogram:
     threads: 4
     resources:
         mem_mb=slice_mem_mb("histogram"),
-        runtime=minutes(60, voxels_per_s=10e6),
+        runtime=by_scan(60, voxels_per_s=10e6),
     params:
         code=code("histogram"),
     script:

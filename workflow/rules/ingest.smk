@@ -18,7 +18,7 @@ checkpoint ingest:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=60,
+        runtime=at_least(240),
     params:
         path=lambda wildcards: str(graph.scan_path(run_of(wildcards))),
         dataset=lambda wildcards: (

@@ -18,7 +18,7 @@ rule measure_frames:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=60,
+        runtime=at_least(60),
     params:
         settings=kept("measure_frames", settings_of("measure_frames")),
         code=code("measure_frames"),

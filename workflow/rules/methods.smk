@@ -17,7 +17,7 @@ rule methods:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=10,
+        runtime=at_least(10),
     params:
         settings=kept(
             "methods",

@@ -18,7 +18,7 @@ rule normalize:
     resources:
         mem_mb=slice_mem_mb("histogram"),
         disk_mb=cache_mb,
-        runtime=minutes(60, voxels_per_s=10e6),
+        runtime=by_part(60, voxels_per_s=10e6),
     params:
         materialize=setting("normalize.materialize"),
         mem_budget_mb=setting("mem_budget_mb"),

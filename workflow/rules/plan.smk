@@ -16,7 +16,7 @@ rule plan:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=20,
+        runtime=at_least(20),
     params:
         settings=kept("plan", "plan"),
         dtype=setting("normalize.dtype"),

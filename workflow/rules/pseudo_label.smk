@@ -19,7 +19,7 @@ rule pseudo_label:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=20,
+        runtime=at_least(20),
     params:
         settings=kept("pseudo_label", "pseudo_label"),
         seed=setting("seed"),

@@ -27,7 +27,7 @@ rule quantities:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=240,
+        runtime=by_scan(240, voxels_per_s=1e6),
     params:
         settings=kept("quantities", "quantities"),
         classes=setting("classes"),

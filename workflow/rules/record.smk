@@ -26,7 +26,7 @@ rule record:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=20,
+        runtime=at_least(20),
     params:
         group=lambda wildcards: run_of(wildcards).group,
         settings=kept("record", effective),

@@ -21,7 +21,7 @@ rule refine_mpp:
     threads: 2
     resources:
         mem_mb=mem_mb,
-        runtime=minutes(60, voxels_per_s=1e6),
+        runtime=by_part(60, voxels_per_s=1e6),
     params:
         settings=kept("refine_mpp", "refine_mpp"),
         given=kept_given("refine_mpp"),

@@ -22,7 +22,7 @@ rule refine_scm:
     threads: 8
     resources:
         mem_mb=mem_mb,
-        runtime=minutes(60, voxels_per_s=2e5),
+        runtime=by_part(60, voxels_per_s=2e5),
         gpu=gpus,
     params:
         settings=kept("refine_scm", "refine_scm"),

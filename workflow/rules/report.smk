@@ -103,7 +103,7 @@ rule report:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=60,
+        runtime=by_scan(60, voxels_per_s=50e6),
     params:
         settings=kept("report", "report"),
         label_source=setting("label_source"),

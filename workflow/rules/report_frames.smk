@@ -34,7 +34,7 @@ rule report_frames:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=60,
+        runtime=at_least(60),
     params:
         settings=kept("report_frames", settings_of("measure_frames")),
         movie=movie_of,

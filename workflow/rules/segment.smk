@@ -21,7 +21,7 @@ rule segment:
     threads: 8
     resources:
         mem_mb=slice_mem_mb("segment"),
-        runtime=minutes(60, voxels_per_s=2e5),
+        runtime=by_part(60, voxels_per_s=2e5),
         gpu=gpus,
     params:
         settings=kept("segment", "segment"),

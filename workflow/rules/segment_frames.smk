@@ -20,7 +20,7 @@ rule segment_frames:
     threads: 8
     resources:
         mem_mb=mem_mb,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        runtime=at_least(480),
         gpu=gpus,
     params:
         settings=kept("segment_frames", settings_of("segment_frames")),

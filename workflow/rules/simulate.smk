@@ -16,7 +16,7 @@ rule simulate:
     threads: 8
     resources:
         mem_mb=mem_mb,
-        runtime=60,
+        runtime=at_least(60),
     params:
         settings=kept("simulate", "phantom"),
         code=code("simulate"),

@@ -15,7 +15,7 @@ rule simulate_frames:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=60,
+        runtime=at_least(60),
     params:
         settings=kept("simulate_frames", "frames.phantom"),
         seed=setting("phantom.seed"),

@@ -23,7 +23,7 @@ rule train:
     threads: 8
     resources:
         mem_mb=training_mem_mb,
-        runtime=lambda wildcards, attempt: 1440 * attempt,
+        runtime=at_least(1440),
         gpu=training_gpus,
         processes=training_gpus,
     params:

@@ -18,7 +18,7 @@ rule train_frames:
     threads: 8
     resources:
         mem_mb=mem_mb,
-        runtime=lambda wildcards, attempt: 1440 * attempt,
+        runtime=at_least(1440),
         gpu=gpus,
     params:
         settings=kept("train_frames", settings_of("train_frames")),

@@ -27,7 +27,7 @@ rule train_scm:
     threads: 8
     resources:
         mem_mb=mem_mb,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        runtime=at_least(480),
         gpu=gpus,
     params:
         settings=kept("train_scm", settings_of("train_scm")),
