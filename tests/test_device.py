@@ -62,6 +62,28 @@ def test_a_cpu_computes_in_bfloat16_where_it_multiplies_it(
     assert device.choose("auto") == Compute(torch.device("cpu"), dtype)
 
 
+@pytest.mark.parametrize("key", device.OF_SLURM)
+def test_a_gpu_of_slurm_s_that_cannot_be_used_is_refused_unless_the_cpu_is_asked_for(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for other in device.OF_SLURM:
+        monkeypatch.delenv(other, raising=False)
+    assert device.choose("auto").device.type == "cpu"
+    monkeypatch.setenv(key, "1")
+    with pytest.raises(InputError, match="that Slurm gave GPU 1") as error:
+        device.choose("auto")
+    assert "make setup TORCH=cuda" in error.value.remedy
+    assert device.choose("cpu").device.type == "cpu"
+
+
+def test_a_device_is_described_by_its_threads_or_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda given: f"model of {given}")
+    assert Compute(torch.device("cpu"), None).described == "cpu-float32, 3 threads"
+    assert Compute(torch.device("cuda", 1), torch.float16).described == "cuda-float16, model of cuda:1"
+
+
 def test_both_trainings_and_prediction_in_each_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grey, labels = phantom()
     losses, found = [], []

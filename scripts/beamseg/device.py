@@ -25,6 +25,8 @@ Result = TypeVar("Result")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 """Answers of a file system that takes no locks."""
+OF_SLURM = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
+"""What Slurm sets in a step, and in a batch script, that has GPUs."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,13 @@ class Compute:
     def name(self) -> str:
         """`cpu-bfloat16`, `cuda-float16`, `cpu-float32` …"""
         return f"{self.device.type}-{str(self.autocast or torch.float32).removeprefix('torch.')}"
+
+    @property
+    def described(self) -> str:
+        """The name, and what else two runs must share to be bitwise equal: threads of a CPU, the model of a GPU."""
+        if self.device.type == "cuda":
+            return f"{self.name}, {torch.cuda.get_device_name(self.device)}"
+        return f"{self.name}, {torch.get_num_threads()} threads"
 
     def precision(self) -> AbstractContextManager[object]:
         """The autocast context of forward passes."""
@@ -56,12 +65,16 @@ def choose(name: str = "auto") -> Compute:
     Raises
     ------
     InputError
-        If `cuda` is asked for and no GPU is usable: never a silent slow run.
+        If `cuda` is asked for, or `auto` where Slurm gave this job a GPU, and none is usable: never a silent slow run.
     """
     usable = torch.cuda.is_available()
-    if name == "cuda" and not usable:
+    given = next((os.environ[key] for key in OF_SLURM if os.environ.get(key)), None)
+    if not usable and (name == "cuda" or (name == "auto" and given)):
         found = "this PyTorch is a CPU build" if torch.version.cuda is None else "no GPU that PyTorch can use"
-        raise InputError("device", found, "a usable CUDA GPU", "set `device: auto` or `cpu`, or run where a GPU is")
+        if name == "auto":
+            found += f", in a job that Slurm gave GPU {given}"
+        remedy = "`make setup TORCH=cuda` installs one that can; or set `device: cpu`, and no GPU is asked for"
+        raise InputError("device", found, "a usable CUDA GPU", remedy)
     if name not in ("auto", "cpu", "cuda"):
         raise InputError("device", repr(name), "auto, cpu or cuda", "choose one of them")
     if usable and name != "cpu":

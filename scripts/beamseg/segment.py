@@ -87,5 +87,5 @@ def segment(
         dtypes=dtypes,
         fill=fill,
         part=part,
-        notes={"device": compute.name},
+        notes={"device": compute.described},
     )
