@@ -266,6 +266,8 @@ def test_shapes_that_do_not_fit_their_bytes_are_refused(folder):
         ({"crop": True}, "crop True"),
         ({"options": {"dropout": 0.1, "widths": 4}}, "options"),
         ({"options": {"dropout": 1e300}}, "options"),
+        ({"options": {"dropout": 1}}, "options"),
+        ({"options": {"dropout": -0.1}}, "options"),
         ({"options": {"dropout": HUGE}}, "no description of the network"),
         ({"options": {"dropout": [8, 16]}}, "options"),
         ({"options": {"dropout": True}}, "options"),
@@ -282,6 +284,22 @@ def test_shapes_that_do_not_fit_their_bytes_are_refused(folder):
 def test_weights_of_another_network_than_they_say_are_refused(folder, change, found):
     describe(folder, "model.safetensors", change)
     assert found in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("stage", "section", "key", "value"),
+    [
+        ("pseudo_label", "pseudo_label", "n_clusters", 5),
+        ("train", "model", "n_slices", 7),
+        ("self_correct", "self_correct", "batch", 10**9),
+        ("self_correct", "self_correct", "batch", True),
+    ],
+)
+def test_settings_that_the_weights_contradict_or_no_memory_holds_are_refused(folder, stage, section, key, value):
+    settings = read_json(folder / "bundle.json")["settings"]
+    settings[stage] = {**settings.get(stage, {}), section: {key: value}}
+    changed(folder, "bundle.json", {"settings": settings})
+    assert refused(folder) == f"{section}.{key} {value}"
 
 
 @pytest.mark.parametrize("crop", [16, 1024])

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from .bundle_files import METADATA, OWN, is_number, is_whole, parse, read_header, read_index, verify
+from .bundle_files import METADATA, OWN, applied_settings, is_number, is_whole, parse, read_header, read_index, verify
 from .errors import InputError
 from .features import names
 from .models import build_model
@@ -55,10 +55,11 @@ def apply(folder: str | Path, out: dict[str, str | Path]) -> None:
     folder = Path(folder)
     index = read_index(folder)
     held = verify(folder, index)
-    n_classes = check_network(folder / "model.safetensors")
+    n_classes, n_slices = check_network(folder / "model.safetensors")
     if n_classes != held["classes"]["n_clusters"]:
         found = f"{n_classes} classes, {held['classes']['n_clusters']} clusters"
         raise InputError(folder / "model.safetensors", found, "as many classes as clusters", OWN)
+    check_settings(folder / "bundle.json", index, n_classes, n_slices)
     check_features(folder / "classes.json", held["classes"])
     if "scm.safetensors" in index["files"]:
         check_scm(folder / "scm.safetensors", n_classes)
@@ -94,8 +95,8 @@ def described(path: Path, sizes: tuple[str, ...]) -> dict[str, Any]:
     return dict(meta)
 
 
-def check_network(path: Path) -> int:
-    """Number of classes of the segmentation network in a file; refuses one that is not what its description says."""
+def check_network(path: Path) -> tuple[int, int]:
+    """Classes and slices of the segmentation network in a file; refuses one that is not what its description says."""
     meta = described(path, ("in_channels", "n_classes", "crop"))
     options = meta.get("options")
     if not isinstance(options, dict) or not all(_is_option(key, value) for key, value in options.items()):
@@ -106,7 +107,22 @@ def check_network(path: Path) -> int:
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise InputError(path, f"options {str(options)[:80]} ({error})", "those of the network", OWN) from error
     _check_weights(path, model)
-    return int(meta["n_classes"])
+    return int(meta["n_classes"]), int(meta["in_channels"])
+
+
+def check_settings(path: Path, index: dict[str, Any], n_classes: int, n_slices: int) -> None:
+    """Refuse settings, as they are laid over the configuration, that contradict the weights or would fill a memory."""
+    layer = applied_settings(index)
+    wanted = {
+        ("pseudo_label", "n_clusters"): range(n_classes, n_classes + 1),
+        ("model", "n_slices"): range(n_slices, n_slices + 1),
+        ("self_correct", "batch"): range(1, MAX_SIZE + 1),
+    }
+    for (section, key), some in wanted.items():
+        held = layer.get(section)
+        if isinstance(held, dict) and key in held and (not is_whole(held[key]) or held[key] not in some):
+            text = str(some[0]) if len(some) == 1 else f"{some[0]} … {some[-1]}"
+            raise InputError(path, f"{section}.{key} {str(held[key])[:40]}", f"{text}, as the weights are", OWN)
 
 
 def check_scm(path: Path, n_classes: int) -> None:
@@ -168,7 +184,9 @@ def _are_settings(settings: Any) -> bool:
 
 
 def _is_option(key: str, value: Any) -> bool:
-    """Whether a network may be given this: a number or, as `widths`, a multiple of 8 for each level."""
+    """Whether a network may be given this: a number, a rate of dropout or, as `widths`, a multiple of 8 per level."""
     if key == "widths":
         return isinstance(value, list) and len(value) in DEPTHS and all(is_whole(v) and v in WIDTHS for v in value)
+    if key == "dropout":
+        return is_number(value) and 0 <= value < 1
     return is_number(value) and abs(value) <= MAX_SIZE

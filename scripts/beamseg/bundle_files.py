@@ -377,6 +377,11 @@ def settings_of(index: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]
 
     Keys that the schema no longer knows are left out: the weights say themselves what network they are of.
     """
+    return _known(applied_settings(index), schema)
+
+
+def applied_settings(index: dict[str, Any]) -> dict[str, Any]:
+    """The same with whatever keys the bundle has."""
     layer: dict[str, Any] = {}
     for entry in index["settings"].values():
         for dotted, value in entry.items() if isinstance(entry, dict) else ():
@@ -390,7 +395,7 @@ def settings_of(index: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]
     corrections = index["settings"].get("corrections") or dict.fromkeys(CORRECTIONS, "none")
     if isinstance(corrections, dict) and isinstance(layer.setdefault("normalize", {}), dict):
         layer["normalize"] |= {key: value for key, value in corrections.items() if key != "z_continuous"}
-    return _known(layer, schema)
+    return layer
 
 
 def _known(layer: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
