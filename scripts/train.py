@@ -14,7 +14,7 @@ from beamseg.train_contrastive import train_contrastive
 
 if __name__ == "__main__":
     by_contrast = snakemake.params.settings["train"]["objective"] == "contrastive"
-    gpus = 0 if by_contrast else snakemake.resources.get("processes", 0)
+    gpus = snakemake.resources.get("processes", 0)
     run_on(gpus)
     with job(snakemake):
         need_gpus(gpus)

@@ -235,6 +235,34 @@ def test_a_name_that_no_file_could_bear_is_refused(folder):
             load(folder)
 
 
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("Scan\ta.h5\t\nscan\tb.h5\t\n", "sample 'scan' beside 'Scan'"),
+        ("a\ta.h5\tG\nb\tb.h5\tg\n", "group 'g' beside 'G'"),
+        ("g\ta.h5\t\nc\tb.h5\tg\n", "no group, and sample 'c' in a group 'g'"),
+        ("c\ta.h5\tg\ng\tb.h5\t\n", "no group, and sample 'c' in a group 'g'"),
+    ],
+)
+def test_two_names_of_one_folder_are_refused(folder, rows, words):
+    table(folder, rows, "sample\tpath\tgroup")
+    with pytest.raises(InputError, match=words):
+        load(folder)
+
+
+def test_a_scan_may_be_in_a_group_of_its_name_or_of_another_s(folder):
+    table(folder, "g\ta.h5\tg\nc\tb.h5\tg\nh\tc.h5\tg\n", "sample\tpath\tgroup")
+    assert {run.group for run in load(folder).values()} == {"g"}
+
+
+def test_a_contrastive_training_on_several_gpus_is_refused(folder):
+    train = {"label_source": "pixels", "train": {"objective": "contrastive"}}
+    assert load(folder, train | {"gpus": 1})
+    assert load(folder, {"gpus": 2})
+    with pytest.raises(InputError, match="2 with train\\.objective: contrastive"):
+        load(folder, train | {"gpus": 2})
+
+
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\f", "\v", "\x1c"])
 def test_rows_end_at_ends_of_lines_alone(folder, mark):
     path = folder / "config" / "samples.tsv"

@@ -181,6 +181,10 @@ def test_long_paths_give_names_that_fit_and_differ(tmp_path: Path) -> None:
     assert NAME.fullmatch(sample_name(Path("/", "x" * 91 + "_" * 9 + "y" * 85), Path("/"), set()))
 
 
+def test_names_that_differ_in_case_alone_get_a_number() -> None:
+    assert sample_name(Path("/d/scan.h5"), Path("/d"), {"Scan"}) == "scan_2"
+
+
 def test_a_scan_that_vanishes_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, table = tmp_path / "scans", tmp_path / "samples.tsv"
     for name in ("gone", "here"):

@@ -189,6 +189,29 @@ def check_name(where: str | Path, what: str, name: str) -> None:
         )
 
 
+def _refuse_same_folder(where: str | Path, what: str, name: str, folders: dict[str, str]) -> None:
+    """Names that differ in case alone have one folder on some file systems; `folders` holds those so far."""
+    other = folders.setdefault(name.lower(), name)
+    if other != name:
+        remedy = "rename one of them, or write them alike"
+        raise InputError(where, f"{what} {name!r} beside {other!r}", "names that differ in more than case", remedy)
+
+
+def _check_groups(runs: dict[str, Run], table: Path) -> None:
+    """Refuse groups of one folder, and a scan that would fall into a group which is only named as it is."""
+    folders: dict[str, str] = {}
+    given = {run.group: run.name for run in runs.values() if run.get("group")}
+    for run in runs.values():
+        _refuse_same_folder(f"{table}, sample {run.name!r}", "group", run.group, folders)
+        if not run.get("group") and run.name in given:
+            raise InputError(
+                f"{table}, sample {run.name!r}",
+                f"no group, and sample {given[run.name]!r} in a group {run.name!r}",
+                "a group of its own for a scan without one",
+                f"write group {run.name} in its row too, if they share a model; else rename the group",
+            )
+
+
 def read_table(path: Path) -> list[dict[str, str]]:
     """Rows of the sample table, tab-separated; empty cells, and lines and columns that begin with #, are left out.
 
@@ -207,6 +230,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
             raise InputError(path, f"columns {header}", f"a column {column!r}", "separate columns by tabs")
     rows: list[dict[str, str]] = []
     names: dict[str, int] = {}
+    folders: dict[str, str] = {}
     for number, row in enumerate(reader, start=1):
         if None in row:
             raise InputError(
@@ -221,6 +245,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
                 path, f"sample {name!r} in rows {names[name]} and {number}", "a name given once", "rename one of them"
             )
         check_name(f"{path}, row {number}", "sample", name)
+        _refuse_same_folder(f"{path}, row {number}", "sample", name, folders)
         if "path" not in cells:
             raise InputError(
                 f"{path}, row {number}",
@@ -309,6 +334,7 @@ def load_runs(
         runs[name] = Run(name, settings["group"] or name, settings, origins, table.parent)
     if not runs:
         raise InputError(table, "no samples", "a row per scan", "run `beamseg init FOLDER` to write them")
+    _check_groups(runs, table)
     return runs, common
 
 
@@ -426,6 +452,13 @@ def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> N
             "contrastive with label_source: clusters",
             "painted pixels",
             "set label_source: pixels, or objective: classification",
+        )
+    if trains and settings["train"]["objective"] == "contrastive" and settings["gpus"] > 1:
+        raise InputError(
+            f"{where}: gpus",
+            f"{settings['gpus']} with train.objective: contrastive",
+            "1: the pixels of a batch are contrasted with each other, and are not shared out",
+            "remove `gpus`, or set objective: classification",
         )
     class_table(settings["pseudo_label"]["n_clusters"], settings["classes"], f"{where}: classes")
 

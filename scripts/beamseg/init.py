@@ -74,7 +74,8 @@ def sample_name(path: Path, folder: Path, taken: set[str]) -> str:
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", bare).strip("._-") or "scan"
     stem = stem[-(NAME_LENGTH - 6) :].lstrip("._-")  # room for a number
     name, number = stem, 2
-    while name in taken or name.lower() in RESERVED:
+    folders = {other.lower() for other in taken} | RESERVED
+    while name.lower() in folders:
         name, number = f"{stem}_{number}", number + 1
     return name
 
