@@ -15,8 +15,8 @@ from beamseg.annotate import annotate, describe, instructions, most_different, s
 from beamseg.annotations import files_of, open_annotations, rounds
 from beamseg.config import load_runs
 from beamseg.errors import InputError
-from beamseg.labels import open_user_labels
-from beamseg.provenance import write_json
+from beamseg.labels import open_truth, open_user_labels
+from beamseg.provenance import read_json, write_json
 from beamseg.runs import Runs
 from beamseg.slabs import run_slabs
 from workflow import BASEDIR
@@ -250,6 +250,54 @@ def test_what_was_dropped_is_found_without_a_cell(workdir: Path) -> None:
     assert runs["a"].file("labels.path") == workdir / "annotations" / "a"
     assert files_of(workdir / "annotations" / "a") == [painted / "x.tif"]
     Runs(runs)
+
+
+def test_rounds_are_read_in_one_way_whatever_the_configuration_says(tmp_path: Path) -> None:
+    made = pages(4)
+    tifffile.imwrite(write_round(tmp_path, 1, CORNERS, (20, 30)) / "a.tif", made, photometric="minisblack")
+    folder = tmp_path / "annotations" / "a"
+    plain = open_user_labels(LABELS, folder, SHAPE, n_classes=3)
+    named = open_user_labels({**LABELS, "unlabelled": 0}, folder, SHAPE, n_classes=3)
+    np.testing.assert_array_equal(named.read(0, 12), plain.read(0, 12))
+    assert sorted(named.counts) == [0, 1, 2]
+    for key, value in {
+        "map": {"0": 0},
+        "unlabelled": 3,
+        "dataset": "labels",
+        "slices": [2, 7, 9],
+        "offset": [0, 0, 0],
+        "axes": "zyx",
+        "flip": ["z"],
+    }.items():
+        with pytest.raises(InputError, match=rf"rounds of annotation, and labels\.{key}: ") as caught:
+            open_user_labels({**LABELS, key: value}, folder, SHAPE, n_classes=3)
+        assert "1 is class 0" in caught.value.expected
+    with pytest.raises(InputError, match=r"evaluate\.truth_map"):
+        open_truth(folder, None, SHAPE, renumber={1: 0})
+
+
+def test_strokes_of_a_scan_that_was_turned_since_are_refused(workdir: Path) -> None:
+    folder = annotate(workdir, BASEDIR, "a", 2, 40)
+    tifffile.imwrite(folder / "painted" / "a.tif", np.ones((2, 40, 40), np.uint8), photometric="minisblack")
+    config = workdir / "config" / "config.yaml"
+    config.write_text(yaml.safe_dump(CONFIG))
+    runs, _ = load_runs(workdir, BASEDIR)
+    Runs(runs)
+    labels, _ = open_annotations(workdir / "annotations" / "a", SHAPE)
+    assert labels.source.warnings == []
+    config.write_text(yaml.safe_dump({**CONFIG, "ingest": {"flip": ["y"]}}))
+    runs, _ = load_runs(workdir, BASEDIR)
+    for act in (lambda: Runs(runs), lambda: annotate(workdir, BASEDIR, "a", 2, 40)):
+        with pytest.raises(InputError, match=r"(?s)round-1.*flip \['y'\].*flip None, as when") as caught:
+            act()
+        assert "annotate anew" in caught.value.remedy
+    # What was exported before that was written down is believed, and the log says so.
+    entry = read_json(folder / "regions.json")
+    assert entry.pop("ingest") == {"dataset": None, "axes": None, "flip": None, "level": 0}
+    write_json(folder / "regions.json", entry)
+    Runs(runs)
+    (warning,) = open_annotations(workdir / "annotations" / "a", SHAPE)[0].source.warnings
+    assert warning.startswith("round-1: regions.json does not say how the scan was read")
 
 
 def test_labels_of_a_scan_that_training_does_not_draw_from(workdir: Path) -> None:

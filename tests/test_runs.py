@@ -114,6 +114,18 @@ def test_labels_that_training_would_not_see_are_refused(runs, source):
         runs(rows, header)
 
 
+def test_a_scan_with_two_label_files_in_one_group_is_refused(runs):
+    header = "sample\tpath\tgroup\tlabel_source\tlabels\tingest.flip"
+    rows = ["a\tx.h5\tg\tslices\tla.tif\t", "b\tx.h5\tg\tslices\tlb.tif\t"]
+    with pytest.raises(InputError, match=r"(?s)labels of a and b.*one scan in two rows") as caught:
+        runs(rows, header)
+    assert "one file" in caught.value.remedy
+    runs([rows[0], rows[1].replace("lb.tif", "")], header)
+    runs([rows[0], rows[1] + "[z]"], header)
+    runs([rows[0], rows[1].replace("\tg\t", "\tother\t")], header)
+    runs([rows[0], rows[1].replace("x.h5", "y.h5")], header)
+
+
 def test_phantoms_are_told_apart_by_their_parameters(runs):
     graph = runs(["a\tphantom\t1", "b\tphantom\t2", "c\tphantom\t1"], "sample\tpath\tphantom.seed")
     assert [graph.owner("ingest", name) for name in "abc"] == ["a", "b", "a"]

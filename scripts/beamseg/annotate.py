@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from .annotations import FOLDER, PAINTED, REGIONS, Round, rounds
+from .annotations import FOLDER, PAINTED, REGIONS, Round, check_reading, reading, rounds
 from .config import Run, load_runs
 from .corrections import fov_of
 from .errors import InputError
@@ -179,6 +179,7 @@ def annotate(workdir: Path, basedir: Path, sample: str, count: int, size: int) -
     run, source, scan = open_sample(runs, sample, workdir / "results")
     edge = (min(size, source.shape[1]), min(size, source.shape[2]))
     earlier = rounds(workdir / FOLDER / sample)
+    check_reading(workdir / FOLDER / sample, reading(run.get("dataset"), run.get("ingest")))
     known = predicted(run, runs, workdir / "results")
     corners, features, unsure, (low, high) = candidates(
         source, fov_of(scan), edge, earlier, None if known is None else known[1]
@@ -209,9 +210,8 @@ def annotate(workdir: Path, basedir: Path, sample: str, count: int, size: int) -
     n_classes = run.get("pseudo_label.n_clusters")
     with atomic_path(folder / "README.md") as temporary:
         temporary.write_text(instructions(picked, edge, n_classes, known is not None))
-    write_json(
-        folder / REGIONS, {"shape": list(source.shape), "size": list(edge), "corners": [list(c) for c in picked]}
-    )
+    where = {"shape": list(source.shape), "size": list(edge), "corners": [list(c) for c in picked]}
+    write_json(folder / REGIONS, where | {"ingest": reading(run.get("dataset"), run.get("ingest"))})
     return folder
 
 

@@ -1,14 +1,17 @@
 """Rounds of annotation: regions of a scan exported to be painted, and the painted ones as labels of the scan.
 
-`annotations/<sample>/round-<n>/` holds `regions.json` (shape of the scan [z, y, x], size of a region [y, x], and each
-region's first voxel [z, y, x]), `images.tif` and `labels.tif` (a page per region), and `painted/`, where the user drops
-the result: one TIFF of the same pages, as napari or Fiji write it.
+`annotations/<sample>/round-<n>/` holds `regions.json` (shape of the scan [z, y, x], size of a region [y, x], each
+region's first voxel [z, y, x], and how the scan was read: dataset, axes, flip, level), `images.tif` and `labels.tif` (a
+page per region), and `painted/`, where the user drops the result: one TIFF of the same pages, as napari or Fiji write
+it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -25,12 +28,16 @@ PAINTED = "painted"
 
 @dataclass(frozen=True)
 class Round:
-    """A round's folder, the size (y, x) of its regions and their first voxels (z, y, x), of a scan of `shape`."""
+    """A round's folder, the size (y, x) of its regions and their first voxels (z, y, x), of a scan of `shape`.
+
+    `ingest` is how the scan was read (see `reading`); None in folders that do not say so.
+    """
 
     folder: Path
     shape: tuple[int, int, int]
     size: tuple[int, int]
     corners: list[tuple[int, int, int]]
+    ingest: dict[str, Any] | None = None
 
     @property
     def painted(self) -> Path | None:
@@ -61,12 +68,35 @@ def rounds(folder: str | Path) -> list[Round]:
         try:
             entry = read_json(path)
             shape, size = tuple(entry["shape"]), tuple(entry["size"])
-            result.append(Round(path.parent, shape, size, [tuple(corner) for corner in entry["corners"]]))
-        except (ValueError, KeyError, TypeError) as error:
+            corners = [tuple(corner) for corner in entry["corners"]]
+            result.append(Round(path.parent, shape, size, corners, entry.get("ingest")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 path, f"damaged ({error!r})", "shape, size and corners, as annotate wrote them", "restore it"
             ) from error
     return result
+
+
+def reading(dataset: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a scan's `dataset` and section `ingest` says where a voxel of the array lies in the file."""
+    return {"dataset": dataset or None} | {key: settings[key] for key in ("axes", "flip", "level")}
+
+
+def check_reading(path: str | Path, now: dict[str, Any]) -> None:
+    """Raise InputError where regions at `path` were exported of a scan that was read otherwise than `now`.
+
+    A turned scan may well have the same shape, and the strokes would lie elsewhere in it.
+    """
+    for own in rounds(path):
+        if own.ingest is not None and own.ingest != now:
+            changed = [key for key in now if own.ingest.get(key) != now[key]]
+            raise InputError(
+                own.folder,
+                ", ".join(f"{key} {now[key]}" for key in changed),
+                f"{', '.join(f'{key} {own.ingest.get(key)}' for key in changed)}, as when the regions were exported",
+                "read the scan as then (`dataset`, `ingest.axes`, `flip`, `level`), or move the folder away and "
+                "annotate anew",
+            )
 
 
 def files_of(path: str | Path) -> list[Path]:
@@ -148,6 +178,11 @@ def open_annotations(folder: str | Path, shape: tuple[int, int, int]) -> tuple[L
 
     files = [each.painted for each in dropped if each.painted is not None]
     doubts = [doubt for each in own if each.painted is None for doubt in unread(each)]
+    doubts += [
+        f"{each.folder.name}: {REGIONS} does not say how the scan was read; do the strokes lie where they were painted?"
+        for each in dropped
+        if each.ingest is None
+    ]
     return Labels(Source(FOLDER, (len(slices), *shape[1:]), np.dtype(np.int64), files, read, warnings=doubts)), slices
 
 

@@ -275,17 +275,22 @@ def open_slices(
         Whether `unlabelled` must be found in a file that covers the whole scan, rather than only be worth a warning.
     painted : bool
         Whether it was painted by a program in which 0 is nothing (napari, say): then 0 is unlabelled and value v is
-        class v − 1, unless `unlabelled` or `renumber` say otherwise.
+        class v − 1, unless `unlabelled` or `renumber` say otherwise. So are rounds of annotation, whatever it says.
 
     Raises
     ------
     InputError
         If the shape does not fit the scan, `slices` does not fit the file, or a value is no label (below 0, or above
-        254 and not `unlabelled`, or not below `n_classes`), or `unlabelled` contradicts the file.
+        254 and not `unlabelled`, or not below `n_classes`), or `unlabelled` contradicts the file, or anything but
+        `unlabelled: 0` is said of rounds of annotation.
     """
     path = Path(path)
     shape = (int(shape[0]), int(shape[1]), int(shape[2]))
     if rounds(path):
+        keys: dict[str, Any] = {"dataset": dataset, "slices": slices, "offset": offset, "axes": axes, "flip": flip}
+        keys |= {"map": renumber, "unlabelled": unlabelled or None}  # 0 is what it is
+        _refuse_in_rounds(path, keys, "evaluate.truth_" if truth else "labels.")
+        unlabelled = None
         labels, chosen = open_annotations(path, shape)
         corner, painted = (0, 0), True
     else:
@@ -354,6 +359,17 @@ def open_slices(
             result.counts[table[value]] = result.counts.get(table[value], 0) + count
     result.warnings = [*labels.source.warnings, *warnings]
     return result
+
+
+def _refuse_in_rounds(path: Path, given: dict[str, Any], prefix: str) -> None:
+    """Raise InputError for a key with a value: how the pages of rounds are read, and where they lie, is settled."""
+    if said := [f"{prefix}{key}: {value}" for key, value in given.items() if value not in (None, {}, [])]:
+        raise InputError(
+            path,
+            f"rounds of annotation, and {', '.join(said)}",
+            "none of these: regions.json says where pages lie; 0 is not painted, 1 is class 0, 2 is class 1 and so on",
+            "take them out for this scan, or give its labels as a file in place of the rounds",
+        )
 
 
 def _named(renumber: dict[Any, int | None], counts: Iterable[int]) -> dict[int, int]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .annotations import check_reading, reading
 from .config import BY_HAND, PHANTOM, Run, flatten
 from .errors import InputError
 from .provenance import digest
@@ -146,6 +147,20 @@ class Runs:
                     "labels of scans that training draws from",
                     "set `reference: true` for them, or empty their cells",
                 )
+            seen: dict[str, str] = {}
+            for name in painted:
+                run = self.runs[name]
+                how = reading(run.get("dataset"), run.get("ingest"))
+                check_reading(run.file("labels.path") or "", how)
+                twin = seen.setdefault(digest([self.source(name), how]), name)
+                if twin != name:
+                    raise InputError(
+                        f"group {group!r}: labels of {twin} and {name}",
+                        "one scan in two rows, each with a label file: each would be evaluated on voxels that the "
+                        "other's labels trained",
+                        "a scan in one row of a group",
+                        "put all its labels into one file, or paint them in rounds (`beamseg annotate`)",
+                    )
 
     def _check_groups(self) -> None:
         """Scans of a group share the group's stages, so they must agree on every key that these read."""
