@@ -20,7 +20,7 @@ from beamseg.apply import MAX_SIZE, apply
 from beamseg.bundle_files import LEVELS, MAX_HEADER, MAX_JSON, read_index
 from beamseg.config import load_runs
 from beamseg.errors import InputError
-from beamseg.inputs import stage_volumes
+from beamseg.inputs import stage_volumes, user_labels
 from beamseg.models import load_weights
 from beamseg.provenance import read_json, write_json
 from beamseg.runs import Runs, is_imported
@@ -134,7 +134,17 @@ def test_settings_of_a_bundle_lie_between_the_configuration_and_the_row(folder, 
     assert load(tmp_path, [f"b\tx.h5\t\t{folder}\t5"], header).runs["b"].get("pseudo_label.n_clusters") == 5
 
 
-@pytest.mark.parametrize(("learned", "source"), [("clusters", "clusters"), ("slices", "bundle"), ("bundle", "bundle")])
+@pytest.mark.parametrize(
+    ("learned", "source"),
+    [
+        ("clusters", "clusters"),
+        ("slices", "bundle"),
+        ("bundle", "bundle"),
+        ("pixels", "bundle_pixels"),
+        ("bundle_pixels", "bundle_pixels"),
+        ([], "bundle"),
+    ],
+)
 def test_a_network_that_learned_its_user_s_classes_answers_in_their_numbers(tmp_path, learned, source):
     """Then clusters are no stage, and class k is value k of the truth, as where it was trained."""
     settings = {"train": {"label_source": learned}, "bundle": {"refine": ["mpp"]}}
@@ -146,6 +156,10 @@ def test_a_network_that_learned_its_user_s_classes_answers_in_their_numbers(tmp_
     np.save(tmp_path / "table.npy", TABLE)
     files = SimpleNamespace(assigned=[], table=tmp_path / "table.npy", get=lambda name: None)
     assert list(stage_volumes(files, volume, source)) == (["pseudo_labels"] if source == "clusters" else [])
+    # What its user painted is read as where the network learned it: 0 is nothing, 1 is class 0.
+    np.save(tmp_path / "labels.npy", np.array([[[0, 1, 2, 2]] * 3] * 2, np.uint8))
+    labels = user_labels(run.settings, str(tmp_path / "labels.npy"), volume.shape)
+    assert labels.read(0, 1)[0, 0].tolist() == ([255, 0, 1, 1] if "pixels" in source else [0, 1, 2, 2])
 
 
 def test_nothing_is_trained_and_one_import_serves_all_rows(folder, tmp_path):

@@ -312,3 +312,19 @@ def test_a_long_value_is_cut_in_the_message_and_a_short_one_is_not(folder):
     with pytest.raises(InputError) as error:
         load(folder)
     assert (error.value.found, error.value.expected) == ("[1, 'two']", "[1, 'two'] is not of type 'integer'")
+
+
+@pytest.mark.parametrize(
+    ("layer", "key"),
+    [
+        ({"preset": "pixels", "train": {"piecewise_affine": {"scale": 0.03}}}, "train.piecewise_affine.scale"),
+        ({"preset": "pixels", "train": {"strong_share": 0.5}}, "train.strong_share"),
+        ({"preset": "slices", "train": {"prior": 0.1}}, "train.prior"),
+        ({"preset": "srct", "train": {"prior": 0.1}}, "train.prior"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(folder, layer, key):
+    with pytest.raises(InputError, match=rf"sample 'a': {key}"):
+        load(folder, layer)
+    allowed = {**layer, "label_source": "pixels", "train": {**layer["train"], "objective": "classification"}}
+    assert load(folder, allowed)["a"].get(key) > 0

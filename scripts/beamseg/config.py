@@ -341,13 +341,14 @@ def load_runs(
 def _without_training(settings: dict[str, Any], origins: dict[str, str], index: dict[str, Any], where: str) -> None:
     """What a bundle decides whatever the layers say: nothing is trained, unless a short stage 3 is asked for.
 
-    `label_source` is `bundle` where the network learned classes of its user and answers in their numbers, else
-    `clusters`.
+    `label_source` is `bundle` where the network learned classes of its user and answers in their numbers,
+    `bundle_pixels` where these were painted (a label file is then read as one of `pixels`), else `clusters`.
     """
     adapt = settings["apply"]["adapt"]
     trained = index["settings"].get("train")
     learned = trained.get("label_source", "clusters") if isinstance(trained, dict) else "clusters"
-    source = "clusters" if learned == "clusters" else "bundle"
+    source = "bundle_pixels" if learned in ("pixels", "bundle_pixels") else "bundle"
+    source = "clusters" if learned == "clusters" else source
     settings |= {"stage3": "unbiased_teacher" if adapt else "none", "label_source": source}
     origins |= {"stage3": "apply.adapt", "label_source": "bundle"}
     if adapt:
@@ -459,6 +460,25 @@ def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> N
             f"{settings['gpus']} with train.objective: contrastive",
             "1: the pixels of a batch are contrasted with each other, and are not shared out",
             "remove `gpus`, or set objective: classification",
+        )
+    training = settings["train"]
+    for key, value in (
+        ("piecewise_affine.scale", training["piecewise_affine"]["scale"]),
+        ("strong_share", training["strong_share"]),
+    ):
+        if trains and training["objective"] == "contrastive" and value:
+            raise InputError(
+                f"{where}: train.{key}",
+                f"{value} with objective: contrastive",
+                "0: contrastive training transforms by `train.contrastive.transform` alone",
+                f"set train.{key}: 0, or objective: classification",
+            )
+    if trains and training["prior"] and settings["label_source"] in ("slices", "clusters"):
+        raise InputError(
+            f"{where}: train.prior",
+            f"{training['prior']} with label_source: {settings['label_source']}",
+            "0: clusters speak only beside painted pixels",
+            "set train.prior: 0, or label_source: pixels",
         )
     class_table(settings["pseudo_label"]["n_clusters"], settings["classes"], f"{where}: classes")
 

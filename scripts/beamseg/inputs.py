@@ -125,7 +125,7 @@ def user_labels(
     """
     if not path:
         return None
-    painted = settings["label_source"] == "pixels"
+    painted = settings["label_source"] in ("pixels", "bundle_pixels")
     return open_user_labels(
         settings["labels"], path, shape, n_classes=n_classes, painted=painted, seed=settings["seed"]
     )
