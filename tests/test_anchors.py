@@ -90,3 +90,36 @@ def test_a_slice_is_an_anchor_from_half_of_its_field_of_view_on() -> None:
     user[2, 0, 0] = 255
     user[3, 3] = 0  # outside
     assert anchored_slices(raw, user).tolist() == [False, True, False, False]
+
+
+def test_what_is_not_known_does_not_erode() -> None:
+    before = np.full((5, 3), 255, np.uint8)
+    before[:, 1] = 1
+    raw = np.zeros((5, 3), np.uint8)
+    assert supported(before, raw, 2, 1).tolist() == [[255, 1, 255]] * 5
+    before[:, 0] = 0
+    assert supported(before, raw, 2, 1)[:, 1].tolist() == [255] * 5  # what is known to be of another class does
+
+
+@pytest.mark.parametrize("silent", [0, 2])
+def test_where_one_sweep_is_silent_the_other_decides(silent: int) -> None:
+    user = np.ones((3, 9, 12), np.uint8)
+    user[silent, :, :6] = 0
+    raw = user.copy()
+    # Column 6 is at the edge of that slice's classes, of which erosion leaves none there; the other slice says 1.
+    raw[1] = 1
+    raw[1, 4, 6] = 0
+    user[1] = 255
+    swept = sweep_from_labels(raw, user, 2, 4, 1)
+    assert (swept[1] == 1).all()
+
+
+def test_a_label_in_between_stays_against_both_sweeps() -> None:
+    truth = stack()
+    raw = truth.copy()
+    raw[2, 7:10, 7:10] = 0
+    user = labelled(truth, 0, 5)
+    user[2, 8, 8] = 0
+    expected = truth.copy()
+    expected[2, 8, 8] = 0
+    np.testing.assert_array_equal(sweep_from_labels(raw, user, 2, 4, 2), expected)

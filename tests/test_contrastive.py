@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +154,38 @@ class Recorder(torch.nn.Module):
         return torch.cat([images, 1 - images, images**2], dim=1)
 
 
-def contrasted(body: torch.nn.Module, inside: torch.Tensor, pixels: int, **changes: Any) -> dict[str, Any]:
+def contrasted(
+    body: torch.nn.Module, inside: torch.Tensor, pixels: int, suggested: bool = False, **changes: Any
+) -> dict[str, Any]:
     """What a step of two classes, painted in the first two rows of every crop, measures of random images."""
     images = torch.rand(inside.shape, generator=torch.Generator().manual_seed(0)) * inside
     target = torch.full((len(images), *images.shape[2:]), 255, dtype=torch.uint8)
     target[:, 0], target[:, 1] = 0, 1
+    if suggested:
+        target[:, 2], target[:, 3] = SUGGESTED, SUGGESTED + 1
     settings = {**case.section("train")["contrastive"], "pixels": pixels, **changes}
     return contrast(body, images, inside, target, settings, 0, 0, choose("cpu"))
+
+
+def test_the_second_view_is_the_transformed_one() -> None:
+    inside = torch.ones(2, 1, 12, 12, dtype=torch.bool)
+    inside[..., :3] = False
+    body = Recorder()
+    losses = contrasted(body, inside, 50)
+    first, second = body.given
+    assert not second[..., :3].any()
+    assert (first[..., 3:] - second[..., 3:]).abs().mean((1, 2, 3)).min() > 0.005
+    still = {"probability": 0.0, "noise": [0.0, 0.0], "shift": 0.0, "blur": [0.5, 1.5]}
+    same = contrasted(Recorder(), inside, 50, transform=still)
+    assert float(losses["self_supervised_loss"][0]) > float(same["self_supervised_loss"][0])
+
+
+def test_what_clusters_suggest_is_compared_with_nobody() -> None:
+    inside = torch.ones(2, 1, 12, 12, dtype=torch.bool)
+    plain = contrasted(Recorder(), inside, 50, losses=["supervised"])
+    suggested = contrasted(Recorder(), inside, 50, suggested=True, losses=["supervised"])
+    assert int(plain["supervised_loss"][1]) == int(suggested["supervised_loss"][1]) == 48
+    assert float(plain["supervised_loss"][0]) == float(suggested["supervised_loss"][0])
 
 
 def test_a_crop_at_the_edge_of_the_field_of_view_takes_no_pixel_from_the_others() -> None:
@@ -195,6 +224,8 @@ def test_table_1_ranges() -> None:
         assert used.min() >= least
         assert used.max() <= most
         assert np.ptp(used) > 0.9 * (most - least)
+    both = (drawn["shift"] != 0) & (drawn["blur"] != 0)  # each by itself: a quarter of the crops, 100 ± 9
+    assert 60 < both.sum() < 140
 
 
 def test_the_transformation_keeps_places_and_the_outside() -> None:
@@ -249,28 +280,8 @@ def test_widths_are_of_the_u_nets_alone() -> None:
         build_model("segformer", 1, 2, widths=[16, 32])
 
 
-def run(folder: Path, steps: int = 6, classifier_steps: int = 4, crop: int = 16, **changes: Any) -> Path:
-    grey, labels = case.phantom()
-    painted = np.full_like(labels, 255)
-    painted[2, 10:30:3, 10:30:2] = labels[2, 10:30:3, 10:30:2]
-    settings = case.section("train", crop=crop, steps=steps, **changes)
-    settings["contrastive"] = {**settings["contrastive"], "classifier_steps": classifier_steps, "pixels": 32}
-    train_contrastive(
-        [ArrayVolume(grey)],
-        [ArrayVolume(painted)],
-        folder / "stage2.safetensors",
-        folder / "train.csv",
-        settings=settings,
-        model_settings={"name": "unet", "n_slices": 1, "dropout": 0.0, "widths": [8, 16]},
-        n_classes=2,
-        seed=3,
-        device="cpu",
-    )
-    return folder / "stage2.safetensors"
-
-
 def test_two_phases_one_file(tmp_path: Path) -> None:
-    model, meta = load_weights(run(tmp_path))
+    model, meta = load_weights(case.run_contrastive(tmp_path))
     assert meta["options"] == {"dropout": 0.0, "embedding": 16, "widths": [8, 16]}
     assert model(torch.rand(1, 1, 16, 16)).shape == (1, 2, 16, 16)
     curves = pd.read_csv(tmp_path / "train.csv")
@@ -288,18 +299,47 @@ def test_the_classifier_leaves_the_embedding_as_it_is(tmp_path: Path) -> None:
     states = []
     for folder, steps in ((short, 1), (long, 5)):
         folder.mkdir()
-        states.append(load_weights(run(folder, 4, steps))[0].state_dict())
+        states.append(load_weights(case.run_contrastive(folder, steps=4, classifier_steps=steps))[0].state_dict())
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]) == name.startswith("body."), name
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    model, _ = load_weights(run(tmp_path, 40, 40, crop=32, batch=4, checkpoint_s=60.0))
+    model, _ = load_weights(
+        case.run_contrastive(tmp_path, steps=40, classifier_steps=40, crop=32, batch=4, checkpoint_s=60.0)
+    )
     grey, labels = case.phantom()
     with torch.no_grad():
         found = model(torch.from_numpy(grey[4].astype(np.float32) / 65535)[None, None]).argmax(1)[0].numpy()
     valid = labels[4] != 255
     assert (found == labels[4])[valid].mean() > 0.85
+
+
+def test_sigkill_in_either_phase_gives_the_same_bits(tmp_path: Path) -> None:
+    once, again = tmp_path / "once", tmp_path / "again"
+    once.mkdir(), again.mkdir()
+    how: dict[str, Any] = {"mem_budget_mb": 0, "classifier_steps": 14}
+    expected = case.run_contrastive(once, **how)
+    path = os.pathsep.join(map(str, [Path(case.__file__).parents[1] / "scripts", os.environ.get("PYTHONPATH", "")]))
+    # Two reads a step, five steps ahead at most: after 1 to 6 steps, which embed, and 5 to 10 more, which classify.
+    for reads in ("13", "21"):
+        command = [sys.executable, str(Path(case.__file__)), "contrastive", str(again), reads]
+        ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+        assert (again / ".stage2.resume.pt").exists()
+        assert not (again / "stage2.safetensors").exists()
+    assert case.run_contrastive(again, **how).read_bytes() == expected.read_bytes()
+    assert (again / "train.csv").read_bytes() == (once / "train.csv").read_bytes()
+    assert not (again / ".stage2.resume.pt").exists()
+
+
+def test_a_round_begins_with_the_weights_of_the_one_before(tmp_path: Path) -> None:
+    earlier, later = tmp_path / "earlier", tmp_path / "later"
+    earlier.mkdir(), later.mkdir()
+    start = case.run_contrastive(earlier)
+    still = case.run_contrastive(later, start_from=start, steps=1, classifier_steps=0, lr=1e-30)
+    states = [load_weights(path)[0].state_dict() for path in (start, still)]
+    assert all(torch.equal(states[1][name], value) for name, value in states[0].items())
 
 
 def test_suggestions_count_beside_the_painted_pixels() -> None:

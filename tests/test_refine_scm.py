@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -232,6 +233,19 @@ def test_user_labels_are_drawn_and_pull_the_weights(tmp_path: Path) -> None:
         assert (user == 2).any()
     without, with_labels = train(tmp_path / "a", raw, target), train(tmp_path / "b", raw, target, volume)
     assert any(not torch.equal(without[name], with_labels[name]) for name in without)
+
+
+def test_the_loss_on_the_user_s_labels_has_its_weight(tmp_path: Path) -> None:
+    """The same crops, so whatever differs comes from the loss: the network learns what the user says against MPP."""
+    _, raw = phantom()
+    target = mpp_of(raw)
+    labels = np.full_like(raw, 255)
+    labels[5, 12:28, 12:28] = (target[5, 12:28, 12:28] + 1) % K
+    left = []
+    for weight in (0.0, 1.0):
+        train(tmp_path / str(weight), raw, target, ArrayVolume(labels), label_weight=weight, steps=60, log_every=60)
+        left.append(pd.read_csv(tmp_path / str(weight) / "c.csv")["loss_labels"].iloc[-1])
+    assert left[1] < 0.9 * left[0]
 
 
 def test_crops_show_labels_around_the_middle_in_half_of_them() -> None:

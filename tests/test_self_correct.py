@@ -219,6 +219,18 @@ def test_labelled_pixels_are_learned_with_their_labels_and_are_in_every_batch(st
     assert curves["kept"].between(0.5, 1).all()
 
 
+def test_of_a_few_painted_pixels_every_labelled_crop_holds_one(stage2: Path, tmp_path: Path) -> None:
+    labels = np.full((6, 40, 40), 255, np.uint8)
+    labels[4, 18:22, 1] = 1  # at the left border, where a crop of 32 pixels at random reaches two times in nine
+    case.run_self_correct(
+        tmp_path, stage2, labels=labels, sparse=True, log_every=1, confidence={**FIXED, "threshold": 1.01}
+    )
+    curves = pd.read_csv(tmp_path / "self_correct.csv")
+    assert len(curves) == 8
+    assert (curves["kept"] > 0).all()
+    assert (curves["rate_1"] == 1).all()
+
+
 def test_a_student_driven_wild_does_not_become_the_product(stage2: Path, tmp_path: Path) -> None:
     """A teacher that copies a student with an absurd learning rate fails the watch, and the verdict says so."""
     verdict = case.run_self_correct(tmp_path, stage2, lr=30.0, ema=0.0, steps=6)

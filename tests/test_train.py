@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from beamseg import augment, device
 from beamseg.checkpoint import Resume
 from beamseg.errors import InputError
 from beamseg.models import load_weights
-from beamseg.training import learning_rate, n_steps, strengthen
+from beamseg.training import Learner, learning_rate, n_steps, strengthen
 from beamseg.volumes import ArrayVolume
 
 
@@ -171,3 +172,32 @@ def test_cuda_without_a_gpu_is_refused() -> None:
 def test_deformed_crops_train_another_network_on_the_same_seed(undisturbed: Path, tmp_path: Path) -> None:
     warped = case.run_train(tmp_path, piecewise_affine={"scale": 0.1, "cells": 3})
     assert warped.read_bytes() != undisturbed.read_bytes()
+
+
+def test_labels_are_deformed_with_their_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stripes without noise: each pixel's grey level says its label, wherever both were moved."""
+    labels = np.broadcast_to((np.arange(40) // 8) % 2, (6, 40, 40)).astype(np.uint8)
+    given: dict[float, list[tuple[torch.Tensor, torch.Tensor]]] = {0.0: [], 0.1: []}
+    step = Learner.step
+    for scale, batches in given.items():
+
+        def recorded(self: Learner, number: int, images: torch.Tensor, target: torch.Tensor, *rest: Any) -> Any:
+            batches.append((images[:, 1] > 0.5, target == 1))  # noqa: B023 (called before the next turn)
+            return step(self, number, images, target, *rest)
+
+        monkeypatch.setattr(Learner, "step", recorded)
+        case.train(
+            [ArrayVolume(np.where(labels, 60000, 10000).astype(np.uint16))],
+            [ArrayVolume(labels)],
+            tmp_path / "stage2.safetensors",
+            tmp_path / "train.csv",
+            settings=case.section("train", crop=32, steps=4, piecewise_affine={"scale": scale, "cells": 3}),
+            model_settings={"name": "unet", "n_slices": 3, "dropout": 0.0, "widths": [8, 16]},
+            n_classes=2,
+            seed=3,
+            device="cpu",
+        )
+    image, target = (torch.cat(parts) for parts in zip(*given[0.1], strict=True))
+    before = torch.cat([image for image, _ in given[0.0]])
+    assert (image == before).float().mean() < 0.9
+    assert (image == target).float().mean() > 0.97

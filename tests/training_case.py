@@ -15,6 +15,7 @@ import yaml
 from beamseg.config import defaults
 from beamseg.self_correct import self_correct
 from beamseg.train import train
+from beamseg.train_contrastive import train_contrastive
 from beamseg.volumes import ArrayVolume
 
 torch.set_num_threads(1)
@@ -73,7 +74,12 @@ def run_train(folder: Path, volume: ArrayVolume | None = None, **changes: Any) -
 
 
 def run_self_correct(
-    folder: Path, start: Path, volume: ArrayVolume | None = None, labels: np.ndarray | None = None, **changes: Any
+    folder: Path,
+    start: Path,
+    volume: ArrayVolume | None = None,
+    labels: np.ndarray | None = None,
+    sparse: bool = False,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Stage 3 of the small case; returns the verdict."""
     settings = section("self_correct", **{"steps": 8, **changes})
@@ -89,7 +95,39 @@ def run_self_correct(
         device="cpu",
         mem_budget_mb=0,
         labels=None if labels is None else [ArrayVolume(labels)],
+        sparse=sparse,
     )
+
+
+def run_contrastive(
+    folder: Path,
+    volume: ArrayVolume | None = None,
+    classifier_steps: int = 4,
+    start_from: Path | None = None,
+    mem_budget_mb: float = 4000,
+    **changes: Any,
+) -> Path:
+    """Stage 2 of the small case from a few painted pixels; returns the weights."""
+    grey, labels = phantom()
+    painted = np.full_like(labels, 255)
+    painted[2, 10:30:3, 10:30:2] = labels[2, 10:30:3, 10:30:2]
+    settings = section("train", **{"crop": 16, "steps": 6, **changes})
+    settings["contrastive"] = {**settings["contrastive"], "classifier_steps": classifier_steps, "pixels": 32}
+    out = folder / "stage2.safetensors"
+    train_contrastive(
+        [volume or ArrayVolume(grey)],
+        [ArrayVolume(painted)],
+        out,
+        folder / "train.csv",
+        settings=settings,
+        model_settings={"name": "unet", "n_slices": 1, "dropout": 0.0, "widths": [8, 16]},
+        n_classes=2,
+        seed=3,
+        device="cpu",
+        mem_budget_mb=mem_budget_mb,
+        start_from=start_from,
+    )
+    return out
 
 
 if __name__ == "__main__":
@@ -97,5 +135,7 @@ if __name__ == "__main__":
     killer = Fatal(phantom()[0], int(sys.argv[3]), signal.SIGKILL)
     if stage == "train":
         run_train(where, killer)
+    elif stage == "contrastive":
+        run_contrastive(where, killer, classifier_steps=14, mem_budget_mb=0)
     else:
         run_self_correct(where, Path(sys.argv[4]), killer)
