@@ -12,6 +12,7 @@ import pytest
 import tifffile
 import yaml
 
+from beamseg.code import code_digest
 from beamseg.config import load_runs
 from beamseg.errors import InputError
 from beamseg.provenance import atomic_path, digest, file_digest, identity, read_json, write_json
@@ -218,6 +219,16 @@ def test_a_record_without_the_labels_content_takes_what_is_no_scan_or_asks(alike
     more = volume(tmp_path / "more" / "rock.tif", 3)
     with pytest.raises(InputError, match=f"{files[2]}, {more}"):
         repeat(of, [*files, more], tmp_path / "other")
+
+
+def test_a_repeat_says_which_stages_have_other_code(alike, tmp_path):
+    files, of = alike
+    code = {"segment_stage2": code_digest("segment"), "train": "0" * 16, "no_stage": "1" * 16}
+    write_json(of, read_json(of) | {"code": code})
+    assert repeat(of, files, tmp_path / "again") == [
+        f"code of no_stage None, then {'1' * 16}",
+        f"code of train {code_digest('train')}, then {'0' * 16}",
+    ]
 
 
 @pytest.mark.parametrize("apply", [{}, {"adapt": True, "adapt_steps": 7}, {"range": "own"}])

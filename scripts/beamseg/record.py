@@ -13,6 +13,7 @@ import yaml
 
 from .annotations import files_of
 from .bundle_files import read_plain_json, without_paths
+from .code import code_digest
 from .config import PHANTOM, TABLE_COLUMNS, Run, check_name, flatten, merge, nested
 from .errors import InputError
 from .job import Kept
@@ -152,7 +153,8 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[st
     Returns
     -------
     list of str
-        What differs here from then, in words: versions of packages; inputs whose content was not recorded.
+        What differs here from then, in words: code of stages, versions of packages; inputs whose content was not
+        recorded.
 
     Raises
     ------
@@ -209,8 +211,18 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[st
     lines = ["\t".join(row.get(column, "") for column in TABLE_COLUMNS) for row in rows]
     with atomic_path(config / "samples.tsv") as temporary:
         temporary.write_text("\n".join(["\t".join(TABLE_COLUMNS), *lines, ""]))
-    now = {**versions(), "python": platform.python_version()}
-    return differs + [f"{p} {now.get(p)}, then {v}" for p, v in sorted(found["versions"].items()) if now.get(p) != v]
+    made_by = {stage: (_code_here(stage), then) for stage, then in sorted(found["code"].items())}
+    differs += [f"code of {stage} {now}, then {then}" for stage, (now, then) in made_by.items() if now != then]
+    held = {**versions(), "python": platform.python_version()}
+    return differs + [f"{p} {held.get(p)}, then {v}" for p, v in sorted(found["versions"].items()) if held.get(p) != v]
+
+
+def _code_here(stage: str) -> str | None:
+    """Digest of the code of a stage here; None if this version has no such stage."""
+    try:
+        return code_digest(stage.partition("_stage")[0])
+    except FileNotFoundError:
+        return None
 
 
 def _of_content(
