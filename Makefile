@@ -32,11 +32,13 @@ $(VENV)/ome-zarr/.ready: tests/ome_zarr.lock | setup
 	$(VENV)/ome-zarr/bin/python -m pip --disable-pip-version-check -q install -r tests/ome_zarr.lock
 	@touch $@
 
-# As root, on Debian or Ubuntu: installs Slurm, which the tests start and stop themselves; where they cannot, they skip.
+# As root, on Debian or Ubuntu: installs Slurm, which the tests start and stop themselves. Where it cannot be installed
+# they skip; where it is there and they could not start it, this fails and says why.
 test-slurm: setup
 	test -x /usr/sbin/slurmctld || (apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge) || \
 	  echo "Slurm cannot be installed here"
+	test ! -x /usr/sbin/slurmctld || (cd tests/slurm && $(BIN)/python -c "import cluster, sys; sys.exit(cluster.missing())")
 	$(BIN)/python -m pytest -q -m "$(SLURM_TESTS)" -rs tests/slurm
 
 lint: setup
