@@ -43,6 +43,9 @@ include: "workflow/rules/evaluate_frames.smk"
 include: "workflow/rules/report_frames.smk"
 
 
+refuse_gpus_asked_twice()
+
+
 report: "workflow/report/workflow.rst"
 
 

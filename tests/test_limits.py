@@ -1,4 +1,4 @@
-"""Time limits of jobs: enough for a scan of terabytes, and more with each attempt."""
+"""What jobs ask for: time for a scan of terabytes, and more with each attempt; a GPU for networks; disk for caches."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from snakemake.api import SnakemakeApi
+from snakemake.resources import Resources
 from snakemake.settings.types import OutputSettings, Quietness, ResourceSettings
 
 from beamseg.provenance import write_json
-from workflow import TINY, Workflow
+from workflow import PROFILES, TINY, Workflow
 
 SHAPE = (9000, 11000, 11000)
 PARTS = 8
+LOCAL = ("all", "release")
 
 
 class Wildcards(dict[str, str]):
@@ -26,27 +29,43 @@ class Wildcards(dict[str, str]):
 
 
 @pytest.fixture(scope="module")
-def limit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Minutes that a rule asks for at an attempt, for a scan of 4.3 TB in eight parts."""
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """What a rule asks for at an attempt, with the slurm profile's defaults, of a scan of 4.3 TB in eight parts."""
     folder = tmp_path_factory.mktemp("scan")
     workflow = Workflow(folder, {**TINY, "parts": PARTS})
     write_json(folder / "scan.json", {"shape": list(SHAPE), "dtype": "float32"})
     scan = SimpleNamespace(scan=folder / "scan.json")
+    profile = yaml.safe_load((PROFILES / "slurm" / "config.yaml").read_text())["default-resources"]
+    given = [f"{name}={value}" for name, value in profile.items() if name != "slurm_extra"]
+    given = Resources.parse(given, allow_expressions=True, defaults="full")
     with contextlib.chdir(folder), SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-        found = api.workflow(ResourceSettings(cores=1), snakefile=workflow.snakefile, workdir=folder)._workflow
-        rules = {rule.name: rule.resources["runtime"] for rule in found.rules if "runtime" in rule.resources}
+        found = api.workflow(
+            ResourceSettings(cores=1, default_resources=given), snakefile=workflow.snakefile, workdir=folder
+        )._workflow
+        rules = {rule.name: rule.resources for rule in found.rules if rule.name not in LOCAL}
 
-        def minutes(rule: str, attempt: int) -> float:
-            return rules[rule].evaluate(Wildcards(sample="a"), input=scan, attempt=attempt).value
+        def value(rule: str, attempt: int = 1, resource: str = "runtime") -> Any:
+            found = rules[rule].get(resource)
+            return found.evaluate(Wildcards(sample="a"), input=scan, attempt=attempt).value
 
-        minutes.rules = sorted(rules)
-        yield minutes
+        value.rules = sorted(rules)
+        yield value
 
 
-def test_every_job_gets_more_time_with_each_attempt(limit: Any) -> None:
-    assert len(limit.rules) > 25
-    for rule in limit.rules:
-        assert [limit(rule, attempt) for attempt in (2, 3)] == [limit(rule, 1) * 2, limit(rule, 1) * 3], rule
+def test_every_job_gets_more_time_with_each_attempt(asked: Any) -> None:
+    assert len(asked.rules) > 25
+    for rule in asked.rules:
+        assert [asked(rule, attempt) for attempt in (2, 3)] == [asked(rule, 1) * 2, asked(rule, 1) * 3], rule
+
+
+def test_networks_of_volumes_and_frames_ask_for_a_gpu(asked: Any) -> None:
+    frames = {"train_frames", "segment_frames"}
+    found = {rule for rule in asked.rules if asked(rule, resource="gpu")}
+    assert found == {"train", "self_correct", "segment", "train_scm", "refine_scm"} | frames
+
+
+def test_only_the_cache_takes_of_the_disk_that_is_allowed(asked: Any) -> None:
+    assert [rule for rule in asked.rules if asked(rule, resource="disk_mb")] == ["normalize"]
 
 
 @pytest.mark.parametrize(
@@ -62,8 +81,8 @@ def test_every_job_gets_more_time_with_each_attempt(limit: Any) -> None:
     ],
 )
 def test_a_job_over_all_voxels_gets_time_for_all_of_them(
-    limit: Any, rule: str, parts: int, voxels_per_s: float
+    asked: Any, rule: str, parts: int, voxels_per_s: float
 ) -> None:
     """Only a job over one part may count on the others."""
     needed = math.prod(SHAPE) / parts / voxels_per_s / 60
-    assert needed < limit(rule, 1) < needed + 300
+    assert needed < asked(rule, 1) < needed + 300

@@ -279,6 +279,14 @@ def test_new_keys_at_their_default_recompute_nothing_where_a_sample_s_code_is_fr
     assert "simulate" in upgraded.rules("-n")
 
 
+def test_gpus_asked_twice_are_refused_before_anything_runs(tmp_path):
+    workflow = Workflow(tmp_path)
+    twice = ("-n", "--set-resources", "train:gres='gpu:a100:1'")
+    assert "rule train\n" in (said := workflow.run(*twice, fails=True))
+    assert "set `gpu: 0` beside `gres`" in said
+    assert "train" in workflow.rules(*twice, "train:gpu=0", "segment:gres='scratch:1'")
+
+
 def test_processes_of_a_training_are_as_many_as_gpus_says_however_a_cluster_is_asked(finished):
     finished.write(edited(gpus=2, code="frozen"))
     assert finished.rules("-n") == ["record"]
