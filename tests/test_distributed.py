@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import subprocess
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -206,3 +207,14 @@ def test_several_gpus_get_a_process_each(monkeypatch: pytest.MonkeyPatch) -> Non
     distributed.run_on(3)
     assert "--nproc-per-node 3" in " ".join(started[0])
     distributed.need_gpus(3)
+
+
+def test_the_launcher_starts_processes_that_add_up(tmp_path: Path) -> None:
+    script = tmp_path / "add.py"
+    script.write_text(
+        "import sys, torch\nfrom pathlib import Path\nfrom beamseg.distributed import join\n"
+        "ranks = join(torch.device('cpu'))\nsummed = ranks.sum(torch.tensor(ranks.rank + 1.0)).item()\n"
+        "Path(sys.argv[1], str(ranks.rank)).write_text(f'{ranks.size} {summed}')\n"
+    )
+    subprocess.run(distributed.launcher(2, [str(script), str(tmp_path)]), check=True, timeout=300)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["2 3.0"] * 2

@@ -96,5 +96,10 @@ def run_on(gpus: int) -> None:
     """
     if gpus < 2 or distributed.is_torchelastic_launched() or not torch.cuda.is_available():
         return
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    os.execv(sys.executable, [sys.executable, *launcher, "--nproc-per-node", str(gpus), *sys.argv])
+    os.execv(sys.executable, launcher(gpus, sys.argv))
+
+
+def launcher(processes: int, script: list[str]) -> list[str]:
+    """The command that starts a script in so many processes which know each other."""
+    words = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    return [sys.executable, *words, "--nproc-per-node", str(processes), *script]
