@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,6 +24,9 @@ from beamseg.distributed import Ranks
 from beamseg.errors import InputError
 from beamseg.models import build_model
 from beamseg.models.blocks import Dropout, place_share
+from beamseg.refine_scm import predict_block
+from beamseg.scm import SCM
+from beamseg.train_scm import train_scm
 from beamseg.volumes import ArrayVolume
 
 STEPS = {"batch": 3, "steps": 3, "log_every": 1}
@@ -174,6 +178,24 @@ def test_a_single_crop_that_does_not_fit_is_an_error_in_words() -> None:
 
     with pytest.raises(InputError, match="too little memory for one crop"):
         Pieces(4).run(4, never)
+
+
+def test_a_batch_that_has_no_pieces_and_does_not_fit_names_the_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("beamseg.train_contrastive.contrast", exhausted)
+    with pytest.raises(InputError, match=r"(?s)contrastive training.*`train\.batch` or `train\.crop`"):
+        case.run_contrastive(tmp_path)
+    monkeypatch.setattr(SCM, "forward", exhausted)
+    masks = np.zeros((5, 30, 30), np.uint8)
+    volume, settings = ArrayVolume(masks), {**case.section("refine_scm"), "adjacent_slices": 3, "crop": 16}
+    with pytest.raises(InputError, match=r"(?s)step of the SCM.*`refine_scm\.batch` or `refine_scm\.crop`"):
+        train_scm([volume], [volume], [None], tmp_path / "s", tmp_path / "c", settings, 2, 0, "cpu", 0.0)
+    with pytest.raises(InputError, match=r"(?s)a tile of a slice.*device: cpu"):
+        predict_block(SCM(3, 2, 8), masks, torch.device("cpu"))
 
 
 def test_two_jobs_take_different_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

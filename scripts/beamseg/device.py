@@ -9,7 +9,7 @@ import fcntl
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -157,6 +157,21 @@ def _lock(path: Path) -> bool | None:
 
 def _cpu_multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@contextlib.contextmanager
+def room_for(what: str, remedy: str) -> Iterator[None]:
+    """Say in words that the device's memory does not hold `what`, where pieces of it would not add up to the same.
+
+    Raises
+    ------
+    InputError
+        In place of PyTorch's error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError("device", f"too little memory for {what}", "room for it", remedy) from error
 
 
 class Pieces:

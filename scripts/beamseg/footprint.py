@@ -12,6 +12,9 @@ from .slabs import default_depth, slab_borders, stored_bytes
 LIBRARIES_MB = {"numpy": 300.0, "torch": 900.0}
 FIGURES_AND_TABLES = 45  # files of a run besides slabs, manifests and exported slices
 READERS_THREADS = 4  # of the rules histogram and normalize
+SAVED_BYTES = 1320
+"""Per pixel of a crop: what a U-Net of the usual width keeps for its backward pass on a CPU in float32. In bfloat16 it
+is half of that."""
 LABELS = {"labels": "uint8", "confidence": "uint8"}
 
 
@@ -19,7 +22,8 @@ def peak_mb(shape: Sequence[int], itemsize: int, settings: dict[str, Any]) -> di
     """Peak memory in MiB of the stages whose memory goes by the size of a slice, or by the budget for volumes.
 
     Threads times a read of 8 slices with its intermediates (histogram; normalize takes no more), the volumes of
-    training as far as they fit `mem_budget_mb`, a slice of class probabilities (segment).
+    training as far as they fit `mem_budget_mb` and a batch of crops in the network, in two views where they are
+    contrasted, a slice of class probabilities (segment).
 
     Parameters
     ----------
@@ -27,14 +31,20 @@ def peak_mb(shape: Sequence[int], itemsize: int, settings: dict[str, Any]) -> di
     itemsize : int
         Bytes of a voxel as stored.
     settings : dict
-        The run's configuration: mem_budget_mb, pseudo_label.n_clusters, model.n_slices.
+        The run's configuration: mem_budget_mb, pseudo_label.n_clusters, model.n_slices, stage3, and crop, batch and
+        objective of the trainings.
     """
     voxels, plane = math.prod(shape), math.prod(shape[1:])
     reading = READERS_THREADS * 8 * plane * (itemsize + 2) + READERS_THREADS * plane * 24
+    training = settings["train"]
+    crops = training["batch"] * (2 if training["objective"] == "contrastive" else 1)
+    if settings["stage3"] != "none":
+        crops = max(crops, settings["self_correct"]["batch"])
+    activations = crops * training["crop"] ** 2 * SAVED_BYTES / 2**20
     k, n_slices = settings["pseudo_label"]["n_clusters"], settings["model"]["n_slices"]
     return {
         "histogram": LIBRARIES_MB["numpy"] + reading / 2**20,
-        "train": LIBRARIES_MB["torch"] + min(3 * voxels / 2**20, settings["mem_budget_mb"]),
+        "train": LIBRARIES_MB["torch"] + min(3 * voxels / 2**20, settings["mem_budget_mb"]) + activations,
         "segment": LIBRARIES_MB["torch"] + plane * (8 * k + 8 * n_slices + 12) / 2**20,
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from . import changes, scm
-from .device import choose
+from .device import choose, room_for
 from .errors import InputError
 from .slabs import SlabWriter, run_slabs
 from .volumes import Volume, bear_labels, read_with_halo
@@ -26,6 +26,7 @@ def tile_starts(extent: int) -> tuple[list[int], int]:
     return list(range(0, extent, size)), size
 
 
+@room_for("a tile of a slice", "end what else runs on the GPU, or set `device: cpu`")
 def predict_block(
     model: scm.SCM, block: np.ndarray, device: torch.device, around: np.ndarray | None = None
 ) -> np.ndarray:

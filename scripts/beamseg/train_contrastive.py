@@ -12,7 +12,7 @@ from torch import nn
 from . import augment, contrastive
 from .checkpoint import Resume
 from .crops import Crops, keyed_rng, painted_places
-from .device import Compute, choose
+from .device import Compute, choose, room_for
 from .losses import SUGGESTED, UNLABELLED, labelled, loss_named, with_suggestions
 from .models import Embedded, build_model, model_options, save_weights
 from .progress import Progress
@@ -62,7 +62,7 @@ def train_contrastive(
     Raises
     ------
     InputError
-        As for `train.train`.
+        As for `train.train`, and where a batch does not fit the device.
 
     Notes
     -----
@@ -106,7 +106,9 @@ def train_contrastive(
         record.load(state["curves"])
         first = state["step"]
 
-    with resume.watching_sigterm(), Progress(steps, "steps", "train", done=first) as progress:
+    # Partners are drawn from all crops of a batch, so its pieces would not have the same loss.
+    room = room_for("a step of contrastive training", "lower `train.batch` or `train.crop`, or take a larger GPU")
+    with resume.watching_sigterm(), room, Progress(steps, "steps", "train", done=first) as progress:
         for step, (grey, label) in enumerate(crops.steps(first, steps), start=first):
             check_labels(label, n_classes, settings["prior"] > 0)
             which = augment.draw_geometry(seed, step, crops.batch)

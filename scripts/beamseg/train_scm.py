@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from . import scm
 from .checkpoint import Resume
 from .crops import labelled_slices
-from .device import choose
+from .device import choose, room_for
 from .errors import InputError
 from .progress import Progress
 from .provenance import atomic_path
@@ -179,7 +179,7 @@ def train_scm(
     Raises
     ------
     InputError
-        If a label is no class, or the loss is no longer finite.
+        If a label is no class, the loss is no longer finite, or a batch does not fit the device.
     """
     steps, batch = int(settings["steps"]), int(settings["batch"])
     where = choose(device).device
@@ -208,7 +208,8 @@ def train_scm(
         optimizer.load_state_dict(state["optimizer"])
         first, rows, sums = state["step"], state["rows"], state["sums"]
 
-    with resume.watching_sigterm(), Progress(steps, "steps", "train_scm", done=first) as progress:
+    room = room_for("a step of the SCM", "lower `refine_scm.batch` or `refine_scm.crop`, or take a larger GPU")
+    with resume.watching_sigterm(), room, Progress(steps, "steps", "train_scm", done=first) as progress:
         for step in range(first, steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings["lr"] * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
