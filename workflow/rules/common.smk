@@ -578,13 +578,13 @@ def training_mem_mb(wildcards, attempt):
 
 def refuse_gpus_asked_twice():
     """A `gres` of GPUs beside `gpu` would go to sbatch together."""
-    for rule in workflow.rules:
+    for each in workflow.rules:
         # `raw` is the text of a profile or a command line, which is evaluated once a job is known.
-        gres = str(rule.resources.get("gres").raw)
-        beside = "gpu" in rule.resources and rule.resources["gpu"] != 0
+        gres = str(each.resources.get("gres").raw)
+        beside = "gpu" in each.resources and each.resources["gpu"] != 0
         if beside and re.search(r"\bgpu\b", gres):
             error = InputError(
-                f"rule {rule.name}",
+                f"rule {each.name}",
                 "`gres` for GPUs, and `gpu` too",
                 "one of them, since Slurm would be asked for both",
                 "set `gpu: 0` beside `gres`, or use `gpu` and `gpu_model`",
