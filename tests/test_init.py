@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+import yaml
 
 from beamseg import init as module
 from beamseg.config import NAME, read_table
@@ -46,6 +47,18 @@ def test_init_writes_rows_that_the_table_reader_takes(scans: Path, tmp_path: Pat
     assert len(refused) == 1
     assert "broken.h5" in refused[0]
     assert "20×16×18" in table.read_text()
+
+
+def test_large_scans_are_worked_on_in_parts(scans: Path, tmp_path: Path) -> None:
+    tifffile.imwrite(scans / "large.tif", np.random.default_rng(0).integers(0, 9, (40, 16, 18)).astype(np.uint8))
+    samples = tmp_path / "config" / "samples"
+    added, _ = init(
+        scans, tmp_path / "config" / "samples.tsv", own={"reference": False}, part_gvoxels=20 * 16 * 18 / 1e9
+    )
+    told = {path.stem: yaml.safe_load(path.read_text()) for path in samples.iterdir()}
+    assert told["large"] == {"parts": 2, "reference": False}
+    assert told["pages"] == {"reference": False}
+    assert [line.split(":")[0] for line in added if line.endswith(", in 2 parts")] == ["large"]
 
 
 def test_a_second_call_adds_new_scans_and_keeps_edited_rows(scans: Path, tmp_path: Path) -> None:

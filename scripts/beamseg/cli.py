@@ -13,7 +13,7 @@ from .check import check
 from .config import flatten, load_runs
 from .disagree import disagree
 from .errors import InputError
-from .init import init
+from .init import PART_GVOXELS, init
 from .preview import preview
 from .record import repeat
 from .recover import recover
@@ -48,6 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("init", help="write config/samples.tsv from the scans of a folder")
     command.add_argument("folder", type=Path)
+    command.add_argument(
+        "--part-gvoxels",
+        type=float,
+        default=PART_GVOXELS,
+        help="scans of more Gvoxels are worked on in parts of this size",
+    )
     commands.add_parser("check", help="validate every sample and forecast time, memory and disk")
     command = commands.add_parser("preview", help="every stage on a crop, with clusters for K = 2 … 8 side by side")
     command.add_argument("sample")
@@ -100,7 +106,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if args.command == "init":
             added, refused = init(
-                args.folder, workdir / "config" / "samples.tsv", shipped=BASEDIR / "config" / "samples.tsv"
+                args.folder,
+                workdir / "config" / "samples.tsv",
+                shipped=BASEDIR / "config" / "samples.tsv",
+                part_gvoxels=args.part_gvoxels,
             )
             print(*(f"added    {line}" for line in added), *(f"not read {line}" for line in refused), sep="\n")
             print(f"{len(added)} scans added to {workdir / 'config' / 'samples.tsv'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import time
 import unicodedata
@@ -18,6 +19,8 @@ from .errors import InputError
 from .provenance import atomic_path
 from .readers import Source, known_size, ome_zarr, open_source
 
+PART_GVOXELS = 20.0
+"""Gvoxels of a scan up to which a stage is one job: four scans of 1,200 × 2,048²."""
 INFO_COLUMNS = ("#shape", "#voxel_size_um", "#size_gb")
 SUFFIXES = {
     *(".h5", ".hdf5", ".hdf", ".nxs", ".nx"),
@@ -107,6 +110,7 @@ def init(
     columns: dict[str, str] | None = None,
     own: dict[str, Any] | None = None,
     settle_s: float = 0,
+    part_gvoxels: float = PART_GVOXELS,
 ) -> tuple[list[str], list[str]]:
     """Add the scans of `folder` to the sample table; rows that are there stay as they are, byte for byte.
 
@@ -123,6 +127,8 @@ def init(
         the table, so that no row is ever without them; a file without a row does nothing, and serves the next call.
     settle_s : float
         A scan whose files were written more recently than this is left for the next call.
+    part_gvoxels : float
+        A scan of more Gvoxels is worked on in parts of this size, `parts` in its settings.
 
     Returns
     -------
@@ -163,9 +169,10 @@ def init(
             sources[path] = open_source(path)
         except InputError as error:
             refused.append(in_print(f"{path}: {error.found}"))
-    parts = {file.resolve() for path, source in sources.items() for file in source.files if file != path}
+    behind = {file.resolve() for path, source in sources.items() for file in source.files if file != path}
+    parts: dict[str, int] = {}
     for path, source in sources.items():
-        if path.resolve() in parts:
+        if path.resolve() in behind:
             continue
         if not fits_a_table(str(path.resolve())):
             refused.append(in_print(f"{path}: {UNFIT}"))
@@ -192,9 +199,10 @@ def init(
                 "#size_gb": f"{size:.3g}",
             }
         )
-        added.append(
-            f"{name}: {'×'.join(map(str, source.shape))} {source.dtype}, {new[-1]['#voxel_size_um']} µm, {size:.3g} GB"
-        )
+        parts[name] = math.ceil(math.prod(source.shape) / (part_gvoxels * 1e9))
+        in_parts = f", in {parts[name]} parts" if parts[name] > 1 else ""
+        voxels = f"{'×'.join(map(str, source.shape))} {source.dtype}, {new[-1]['#voxel_size_um']} µm"
+        added.append(f"{name}: {voxels}, {size:.3g} GB{in_parts}")
     out = io.StringIO()
     writer = csv.DictWriter(out, header, delimiter="\t", lineterminator="\n", extrasaction="ignore", restval="")
     if not text:
@@ -204,14 +212,15 @@ def init(
     writer.writerows(new)
     if new:
         for row in new:
-            _write_own(table.parent / "samples" / f"{row['sample']}.yaml", own)
+            settings = {"parts": parts[row["sample"]]} if parts[row["sample"]] > 1 else {}
+            _write_own(table.parent / "samples" / f"{row['sample']}.yaml", settings | (own or {}))
         with atomic_path(table) as temporary:
             temporary.write_bytes((text + out.getvalue()).encode())
             _same(temporary, table, rows + [_cells(row, header) for row in new])
     return added, refused
 
 
-def _write_own(path: Path, settings: dict[str, Any] | None) -> None:
+def _write_own(path: Path, settings: dict[str, Any]) -> None:
     if not settings or path.exists():
         return
     with atomic_path(path) as temporary:

@@ -358,10 +358,10 @@ def given_labels(wildcards):
 
 def given(run):
     """How refinement opens the labels of the user that it keeps; None without any."""
-    files = label_files(run.name) if run.get("label_source") in TAUGHT_BY else []
-    if not files:
+    if run.get("label_source") not in TAUGHT_BY or not label_files(run.name):
         return None
-    return {"file": files[0]} | {key: run.get(key) for key in GIVEN}
+    path = labels_path(run.name)
+    return {"file": path, **painted_in(path)} | {key: run.get(key) for key in GIVEN}
 
 
 def kept_given(rule):
@@ -370,16 +370,18 @@ def kept_given(rule):
 
 
 def group_labels(wildcards):
-    """Sections `labels` of the reference scans, `path` resolved, and empty where a scan has no labels.
-
-    With digests of what was painted in rounds of annotation: a file may be replaced by an older one.
-    """
+    """Sections `labels` of the reference scans, `path` resolved, and empty where a scan has no labels."""
     names = RUNS.references(run_of(wildcards).group)
     found = [RUNS.label_file(name) | {"path": labels_path(name)} for name in names]
-    for entry in found:
-        if entry["path"] and rounds(entry["path"]):
-            entry["painted"] = [file_digest(file) for file in files_of(entry["path"])]
+    found = [entry | painted_in(entry["path"]) for entry in found]
     return [Kept(entry, text_of(entry)) for entry in found]
+
+
+def painted_in(path):
+    """Digests of what was painted in rounds of annotation: a file may be replaced by an older one."""
+    if not path or not rounds(path):
+        return {}
+    return {"painted": [file_digest(file) for file in files_of(path)]}
 
 
 def text_of(entry):
