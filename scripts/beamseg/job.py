@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import math
 import os
 import resource
 import signal
@@ -128,6 +129,7 @@ def job(snakemake: Any) -> Iterator[None]:
         "started": start_of(os.getpid()),
         "host": socket.gethostname(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "mem_mb": snakemake.resources.get("mem_mb"),
     }
     write_json(record, entry)
     started = time.monotonic()
@@ -170,7 +172,21 @@ def job(snakemake: Any) -> Iterator[None]:
             entry["seconds"] = round(time.monotonic() - started, 3)
             peak = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
             entry["max_rss_mb"] = round(max(peak) / 1024)
+            if told := beyond_its_memory(entry):
+                print(told, file=file)
+                print(told, file=stderr)
             write_json(record, entry)
+
+
+def beyond_its_memory(entry: dict[str, Any]) -> str | None:
+    """What to say of a job's record if it took more memory than it had asked for: a cluster may end the next one."""
+    asked, used = entry["mem_mb"], entry["max_rss_mb"]
+    if not isinstance(asked, int) or used <= asked:
+        return None
+    return (
+        f"WARNING: {entry['stage']} took {used} MB of memory and had asked for {asked}; where that is enforced, set "
+        f"`set-resources: {entry['stage']}: mem_mb: {math.ceil(1.25 * used)}` in the profile"
+    )
 
 
 def _follows_another() -> bool:
