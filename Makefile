@@ -3,6 +3,7 @@
 VENV ?= .venv
 TORCH ?= auto
 SLURM_TESTS ?= slurm
+SLURM_NAMES ?=
 BIN := $(abspath $(VENV))/bin
 SNAKEMAKE := $(BIN)/snakemake --snakefile $(CURDIR)/Snakefile --workflow-profile $(CURDIR)/workflow/profiles/default
 
@@ -39,7 +40,7 @@ test-slurm: setup
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge) || \
 	  echo "Slurm cannot be installed here"
 	test ! -x /usr/sbin/slurmctld || (cd tests/slurm && $(BIN)/python -c "import cluster, sys; sys.exit(cluster.missing())")
-	$(BIN)/python -m pytest -q -m "$(SLURM_TESTS)" -rs tests/slurm
+	$(BIN)/python -m pytest -q -m "$(SLURM_TESTS)" -k "$(SLURM_NAMES)" -rs tests/slurm
 
 lint: setup
 	$(BIN)/ruff check .

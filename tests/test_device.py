@@ -64,9 +64,10 @@ def test_a_cpu_computes_in_bfloat16_where_it_multiplies_it(
 
 @pytest.mark.parametrize("key", device.OF_SLURM)
 def test_a_gpu_of_slurm_s_that_cannot_be_used_is_refused_unless_the_cpu_is_asked_for(
-    key: str, monkeypatch: pytest.MonkeyPatch
+    key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(device, "DRIVERS", (tmp_path / "absent", tmp_path))
     for other in device.OF_SLURM:
         monkeypatch.delenv(other, raising=False)
     assert device.choose("auto").device.type == "cpu"
@@ -75,6 +76,8 @@ def test_a_gpu_of_slurm_s_that_cannot_be_used_is_refused_unless_the_cpu_is_asked
         device.choose("auto")
     assert "make setup TORCH=cuda" in error.value.remedy
     assert device.choose("cpu").device.type == "cpu"
+    monkeypatch.setattr(device, "DRIVERS", (tmp_path / "absent",))
+    assert device.choose("auto").device.type == "cpu"
 
 
 def test_a_device_is_described_by_its_threads_or_its_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 """Answers of a file system that takes no locks."""
 OF_SLURM = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 """What Slurm sets in a step, and in a batch script, that has GPUs."""
+DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
+"""What NVIDIA's and AMD's drivers make; GPUs that Slurm only pretends to have lack it."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def choose(name: str = "auto") -> Compute:
     """
     usable = torch.cuda.is_available()
     given = next((os.environ[key] for key in OF_SLURM if os.environ.get(key)), None)
+    given = given if any(path.exists() for path in DRIVERS) else None
     if not usable and (name == "cuda" or (name == "auto" and given)):
         found = "this PyTorch is a CPU build" if torch.version.cuda is None else "no GPU that PyTorch can use"
         if name == "auto":

@@ -39,13 +39,9 @@ GPU_RULES = {"train", "self_correct", "segment", "train_scm", "refine_scm"}
 
 
 class OnSlurm(Workflow):
-    """The slurm profile, with what a cluster without accounting and an impatient test need.
-
-    PyTorch cannot use a fake GPU, so the run computes on CPUs, and the GPUs are asked for by hand.
-    """
+    """The slurm profile, with what a cluster without accounting and an impatient test need."""
 
     options = (
-        *("--set-resources", *(f"{rule}:gpu=1" for rule in sorted(GPU_RULES))),
         *("--workflow-profile", str(PROFILES / "slurm"), "--slurm-no-account", "--slurm-status-command", "squeue"),
         *("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10", "--max-threads", "2"),
     )
@@ -60,7 +56,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """An undisturbed run without Slurm."""
-    workflow = Workflow(tmp_path_factory.mktemp("done"), small())
+    workflow = Workflow(tmp_path_factory.mktemp("done"), {**small(), "device": "auto"})
     workflow.run()
     return workflow
 
@@ -85,7 +81,7 @@ def gpus_asked(cluster: Cluster, folder: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.slow
-def test_every_rule_gets_the_gpus_that_it_asks_for(cluster: Cluster, done: Workflow, tmp_path: Path) -> None:
+def test_every_rule_gets_the_gpus_that_it_declares(cluster: Cluster, done: Workflow, tmp_path: Path) -> None:
     workflow = OnSlurm(tmp_path, done.config)
     workflow.run()
     assert contents(workflow) == contents(done)
