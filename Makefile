@@ -22,7 +22,7 @@ demo: setup
 	@echo "workflow report: demo/results/report.html"
 
 test: setup lint docs $(VENV)/ome-zarr/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not slurm" -q -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not slurm" -q -n 2 --dist loadscope --no-loadscope-reorder
 
 test-all: setup lint docs $(VENV)/ome-zarr/.ready
 	$(BIN)/python -m pytest -q
