@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from beamseg.counts import Counts, windows
+from beamseg.count import Counts, count, counted, windows
 from beamseg.errors import InputError
 from beamseg.evaluate import choose_product, evaluate, lost_classes, stage_table
 from beamseg.provenance import read_json
@@ -83,10 +83,44 @@ def test_windows_in_any_budget_equal_the_whole(tmp_path: Path) -> None:
         assert run(tmp_path, stages, truth=truth, confidence=confidence, mem_budget_mb=budget) == whole
 
 
+def test_parts_add_up_to_the_whole(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    confidence = np.random.default_rng(1).integers(0, 256, SHAPE).astype(np.uint8)
+    options = {
+        "truth": truth,
+        "confidence": confidence,
+        "training_labels": np.where(truth == 1, 1, 255).astype(np.uint8),
+    }
+    whole = run(tmp_path, stages, **options)
+    volumes = {name: ArrayVolume(labels) for name, labels in stages.items()}
+    against = {name: ArrayVolume(values) for name, values in options.items()}
+    to_class = np.append(np.arange(K), np.full(256 - K, 255)).astype(np.uint8)
+    for name, slabs in {"a": [(0, 8)], "b": [(8, 20)], "none": []}.items():
+        count(volumes, to_class, **against, slabs=slabs).save(tmp_path / name)
+    assert run(tmp_path, stages, **options, parts=[tmp_path / name for name in ("b", "none", "a")]) == whole
+    assert run(tmp_path, stages, **options, parts=[tmp_path / "a"]) != whole
+
+
+@pytest.mark.parametrize("edge", [8, 200], ids=["two by two", "all in one table"])
+def test_a_window_is_counted_pair_by_pair(edge: int) -> None:
+    rng = np.random.default_rng(2)
+    labels = [rng.choice([0, 1, 2, 255], (edge, edge)).astype(np.uint8) for _ in range(3)]
+    truth, confidence = (rng.choice(values, (edge, edge)).astype(np.uint8) for values in ([3, 200, 253], range(256)))
+    found = counted(labels, truth, confidence, 3)
+    images, held = [*labels, truth], [*[[0, 1, 2, 255]] * 3, [3, 200, 253]]
+    for (i, j), table in found.pairs.items():
+        assert found.values[j].tolist() == held[j]
+        wanted = [[np.sum((images[i] == a) & (images[j] == b)) for b in held[j]] for a in held[i]]
+        assert table.tolist() == wanted
+    assert sorted(found.pairs) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    for label, sums in zip(labels, found.confidence, strict=True):
+        assert sums.tolist() == [confidence[label == value].sum() for value in (0, 1, 2, 255)]
+
+
 @pytest.mark.parametrize("budget", [1e-5, 1e-3, 0.1, 100])
 def test_windows_cover_every_voxel_once_within_the_budget(budget: float) -> None:
     seen = np.zeros(SHAPE, int)
-    for z0, z1, rows in windows(SHAPE, 34, budget):
+    for z0, z1, rows in windows(SHAPE, 34, budget, [(0, 8), (8, SHAPE[0])]):
         seen[z0:z1, rows] += 1
         assert seen[z0:z1, rows].size * 34 <= max(budget * 2**20, 34 * SHAPE[2])
     assert (seen == 1).all()
@@ -278,9 +312,10 @@ def test_counts_add_in_any_order() -> None:
     orders = (range(SHAPE[0]), reversed(range(SHAPE[0])))
     found = []
     for order in orders:
-        counts = Counts(list(NAMES), SHAPE[0], K)
+        counts = Counts(list(NAMES), SHAPE, K)
         for z in order:
-            counts.add(z, [stages[name][z] for name in NAMES], truth[z], None)
+            labels = [stages[name][z] for name in NAMES]
+            counts.add(z, counted(labels, truth[z], None, K))
         found.append(counts)
     assert np.array_equal(found[0].truth["scm"], found[1].truth["scm"])
     assert np.array_equal(found[0].disputed, found[1].disputed)

@@ -68,16 +68,20 @@ def test_only_the_cache_takes_of_the_disk_that_is_allowed(asked: Any) -> None:
     assert [rule for rule in asked.rules if asked(rule, resource="disk_mb")] == ["normalize"]
 
 
+def test_who_adds_up_what_the_parts_counted_gets_no_time_for_voxels(asked: Any) -> None:
+    assert asked("evaluate") == 120
+
+
 @pytest.mark.parametrize(
     ("rule", "parts", "voxels_per_s"),
     [
         ("histogram", 1, 10e6),
-        ("evaluate", 1, 5e6),
         ("report", 1, 50e6),
         ("export", 1, 50e6),
         ("quantities", 1, 1e6),
         ("normalize", PARTS, 10e6),
         ("refine_mpp", PARTS, 1e6),
+        ("count", PARTS, 5e6),
     ],
 )
 def test_a_job_over_all_voxels_gets_time_for_all_of_them(

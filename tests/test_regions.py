@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from beamseg.counts import count
+from beamseg.count import count
 from beamseg.regions import LeastCertain
 from beamseg.volumes import ArrayVolume
 
@@ -42,7 +42,7 @@ def test_windows_change_nothing(budget: float) -> None:
     labels = {name: ArrayVolume(rng.integers(0, 3, shape).astype(np.uint8)) for name in ("pseudo_labels", "stage2")}
     confidence = ArrayVolume(rng.integers(0, 256, shape).astype(np.uint8))
     found = [
-        count(labels, np.arange(256, dtype=np.uint8), None, None, confidence, mem_budget_mb=mb).regions
+        count(labels, np.arange(256, dtype=np.uint8), None, None, confidence, mem_budget_mb=mb).least_certain.regions()
         for mb in (100, budget)
     ]
     assert found[0] == found[1]

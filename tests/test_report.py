@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from beamseg.clusters import elbow
-from beamseg.counts import disputed
+from beamseg.count import disputed
 from beamseg.figures import volume_text
 from beamseg.metrics import percent
 from beamseg.models import build_model, save_weights

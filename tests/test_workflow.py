@@ -170,6 +170,9 @@ def test_layout_of_jobs_changes_no_label(done, tmp_path):
     other.run()
     exported = [w.digests()["export"] for w in (done, other)]
     assert exported[0] == exported[1]
+    measured = [w.folder / "results" / "a" / "metrics.json" for w in (done, other)]
+    assert read_json(measured[0]) == read_json(measured[1])
+    assert len(list((tmp_path / "results" / "a" / "count").iterdir())) == 3
     manifests = sorted(p.name for p in (tmp_path / "results" / "a" / "refine_mpp").glob("*.json"))
     assert manifests == ["1-of-3.json", "2-of-3.json", "3-of-3.json"]
 

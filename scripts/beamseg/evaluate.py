@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import metrics
-from .counts import MAX_TRUTH, TRAINED_ON, Counts, check_shapes, count, spread_out
+from .count import MAX_TRUTH, TRAINED_ON, Counts, count, spread_out
 from .errors import InputError
 from .metrics import STAGES
 from .palette import class_ids, class_table
@@ -47,6 +48,7 @@ def evaluate(
     out_truth: str | Path | None = None,
     mem_budget_mb: float = 512,
     by_number: bool = False,
+    parts: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Measure all stages in one pass and name the product.
 
@@ -79,6 +81,8 @@ def evaluate(
         MiB that may be held of the volumes at once.
     by_number : bool
         Whether cluster k is value k of the truth, since the network learned the user's classes; else they are matched.
+    parts : sequence of path, optional
+        What the rule `count` left, where the run is cut into parts; else the voxels are counted here.
 
     Returns
     -------
@@ -95,9 +99,7 @@ def evaluate(
     table = class_table(n_clusters, classes)
     to_class = class_ids(table)
     shape = next(iter(stages.values())).shape
-    extra = {"truth": truth, "labels": training_labels, "confidence": confidence}
-    check_shapes(shape, {**stages, **{name: volume for name, volume in extra.items() if volume is not None}})
-    counts = count(stages, to_class, truth, training_labels, confidence, mem_budget_mb=mem_budget_mb)
+    counts = count(stages, to_class, truth, training_labels, confidence, mem_budget_mb=mem_budget_mb, parts=parts)
 
     product = choose_product(list(stages), verdict, refinement)
     result: dict[str, Any] = {
@@ -216,7 +218,7 @@ def _describe(
     result["lost_classes"] = lost_classes({name: stage["fractions"] for name, stage in result["stages"].items()})
     if lost := result["lost_classes"].get(result["product"]["stage"]):
         result["product"]["reason"] += f"; it has lost {', '.join(lost)}"
-    result["least_certain"] = counts.regions
+    result["least_certain"] = counts.least_certain.regions() if trust else []
     result["agreement"] = []
     result["moves"] = {}
     for (a, b), pairs in counts.pairs.items():

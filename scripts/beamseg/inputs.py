@@ -132,7 +132,7 @@ def user_labels(
 
 
 def user_truth(settings: dict[str, Any], path: str, shape: tuple[int, int, int]) -> SliceLabels | None:
-    """The truth of a scan, 255 where there is none; None where the user gave no file. For `evaluate` alone."""
+    """The truth of a scan, 255 where there is none; None without a file. For `count` and `evaluate` alone."""
     if not path:
         return None
     return open_truth(
@@ -145,3 +145,20 @@ def user_truth(settings: dict[str, Any], path: str, shape: tuple[int, int, int])
         flip=settings.get("truth_flip"),
         renumber=settings["truth_map"],
     )
+
+
+def measured(
+    files: Any, settings: dict[str, Any], truth: str, labels: str
+) -> tuple[dict[str, Volume], dict[str, Volume | None]]:
+    """What `count` and `evaluate` measure: labels of every stage, and truth, training labels and confidence.
+
+    `settings` holds the section `evaluate`, and what `user_labels` reads; `truth` and `labels` are paths or empty.
+    """
+    grey = open_normalized(files.scan, files.plan, many(files.grey))
+    stages = stage_volumes(files, grey, settings["label_source"])
+    shape = stages["stage2"].shape
+    return stages, {
+        "truth": user_truth(settings["evaluate"], truth, shape),
+        "training_labels": user_labels(settings, labels, shape),
+        "confidence": SlabVolume(chosen_labels(files), "confidence"),
+    }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .annotations import open_annotations, rounds
-from .counts import MAX_TRUTH
+from .count import MAX_TRUTH
 from .crops import keyed_rng
 from .errors import InputError
 from .readers import Labels, open_labels

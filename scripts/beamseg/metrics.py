@@ -14,12 +14,29 @@ What the numbers mean, everywhere in this project:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 STAGES = {"pseudo_labels": "pseudo-labels", "stage2": "stage 2", "stage3": "stage 3", "mpp": "MPP", "scm": "SCM"}
+
+
+def joint_counts(images: Sequence[np.ndarray], sizes: Sequence[int], weights: np.ndarray | None = None) -> np.ndarray:
+    """Count how often values meet in images of whole numbers of one shape; image k holds values below `sizes[k]`.
+
+    Returns
+    -------
+    ndarray, int64 (float64 with `weights`, which are summed), of shape `sizes`
+    """
+    index = images[0].astype(np.uint32)
+    for image, size in zip(images[1:], sizes[1:], strict=True):
+        index *= np.uint32(size)
+        index += image
+    weights = None if weights is None else weights.ravel()
+    return np.bincount(index.ravel(), weights, math.prod(sizes)).reshape(sizes)
 
 
 def contingency(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -31,8 +48,7 @@ def contingency(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         `counts[a, b]` is the number of elements with `first == a` and `second == b`. Sums of the counts of pieces
         are the counts of the whole.
     """
-    pairs = (first.astype(np.uint16) << 8) | second
-    return np.bincount(pairs.ravel(), minlength=65536).reshape(256, 256)
+    return joint_counts([first, second], [256, 256])
 
 
 def iou_matrix(counts: np.ndarray, unlabelled: np.ndarray | None = None) -> np.ndarray:

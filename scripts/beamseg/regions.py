@@ -46,6 +46,16 @@ class LeastCertain:
         self._found = heapq.nsmallest(KEPT, self._found)
         self._sums[:] = 0
 
+    def state(self) -> np.ndarray:
+        """The lowest blocks found, float64 (n, 6), for `add_state` of another."""
+        self._finish()
+        return np.array(self._found, np.float64).reshape(-1, 6)
+
+    def add_state(self, state: np.ndarray) -> None:
+        """Take in what another has found in other slices."""
+        found = [(c, int(layer), int(i), int(j), apart, int(n)) for c, layer, i, j, apart, n in state.tolist()]
+        self._found = heapq.nsmallest(KEPT, self._found + found)
+
     def regions(self) -> list[dict[str, Any]]:
         """The least certain blocks that do not touch, by rising mean confidence.
 

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from . import figures, pictures, plots
-from .counts import disputed
+from .count import disputed
 from .metrics import STAGES
 from .page import told, write_page
 from .palette import COLOURS, class_ids

@@ -184,7 +184,7 @@ def simulate(
     workers : int
         Processes; the result does not depend on it.
     labels_out : path, optional
-        A copy of the truth that may be trained on (`labels: phantom`), so that nothing but `evaluate` opens the truth.
+        A copy of the truth that may be trained on (`labels: phantom`): the truth is opened by what measures alone.
 
     Returns
     -------

@@ -98,12 +98,15 @@ def stages_of(run: Run) -> list[str]:
         left_out.add("quantities")
     if run.get("keep") != "minimal":
         left_out.add("release")
+    if run.get("parts") == 1:
+        left_out.add("count")
     stages = [*STAGES, "methods", "report", "export", "quantities", "record", "release"]
     if run.get("bundle"):
         left_out |= {stage for stage in STAGES if is_imported(stage, run)}
         left_out |= set() if run.get("apply.adapt") else {"bundle", "methods"}
         stages.insert(stages.index("segment_stage2"), "compare")
         stages.insert(0, "apply")
+    stages.insert(stages.index("evaluate"), "count")
     return [stage for stage in stages if stage not in left_out]
 
 

@@ -142,6 +142,19 @@ def parts(name):
     return [f"{index + 1}-of-{count}" for index in range(count)]
 
 
+def counts_of(wildcards):
+    """What `count` leaves of each part; none where there is one, which `evaluate` counts itself."""
+    names = parts(wildcards.sample)
+    if len(names) == 1:
+        return []
+    return [f"results/{wildcards.sample}/count/{part}.npz" for part in names]
+
+
+def measured_settings(run):
+    """What `count` and `evaluate` read of the configuration; the truth's path they get beside it."""
+    return settings_of("evaluate")(run) | {"truth": None}
+
+
 def settings_of(stage):
     """What a stage reads of a run's configuration, and nothing else, so that an edit reruns its readers alone."""
     return lambda run: graph.settings_of(stage, run)
@@ -311,7 +324,7 @@ def user_scan(wildcards):
 
 
 def truth_of(wildcards):
-    """Path of the truth, which `evaluate` alone opens; empty without one."""
+    """Path of the truth, which `count` and `evaluate` alone open; empty without one."""
     run = run_of(wildcards)
     if is_phantom(wildcards):
         return f"results/{RUNS.owner('simulate', run.name)}/phantom_truth.h5"
@@ -537,6 +550,13 @@ def by_scan(least, voxels_per_s):
     return lambda wildcards, input, attempt: (
         (least + math.ceil(voxels_of(input) / voxels_per_s / 60)) * attempt
     )
+
+
+def counting_time(wildcards, input, attempt):
+    """Time limit of `evaluate`, which counts a scan's voxels itself where the scan is one part."""
+    if run_of(wildcards).get("parts") == 1:
+        return by_scan(120, voxels_per_s=5e6)(wildcards, input, attempt)
+    return at_least(120)(wildcards, attempt)
 
 
 def by_part(least, voxels_per_s):

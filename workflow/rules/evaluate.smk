@@ -1,4 +1,4 @@
-"""evaluate: all stages measured in one pass; the only rule that opens the truth."""
+"""evaluate: all stages measured; with `count` the only rule that opens the truth."""
 
 
 rule evaluate:
@@ -16,6 +16,7 @@ rule evaluate:
         verdict=verdict_of,
         truth=user_truth,
         labels=user_labels,
+        counts=counts_of,
     output:
         metrics="results/{sample}/metrics.json",
         table="results/{sample}/metrics.csv",
@@ -31,11 +32,9 @@ rule evaluate:
         "../../envs/beamseg.yaml"
     resources:
         mem_mb=mem_mb,
-        runtime=by_scan(120, voxels_per_s=5e6),
+        runtime=counting_time,
     params:
-        settings=kept(
-            "evaluate", lambda run: settings_of("evaluate")(run) | {"truth": None}
-        ),
+        settings=kept("evaluate", measured_settings),
         truth=truth_of,
         labels=lambda wildcards: labels_path(wildcards.sample),
         mem_budget_mb=setting("mem_budget_mb"),
