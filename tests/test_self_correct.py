@@ -197,6 +197,21 @@ def test_a_collapsed_teacher_hands_on_stage_2(watch: Watch) -> None:
     assert "weights" not in verdict["watch"]["best"]
 
 
+def test_what_is_handed_on_lies_between_stage_2_and_the_teacher(stage2: Path, tmp_path: Path) -> None:
+    for share in (0.25, 1.0):
+        (tmp_path / f"{share}").mkdir()
+        case.run_self_correct(tmp_path / f"{share}", stage2, steps=2, log_every=2, ema=0.5, blend=share)
+    losses = [pd.read_csv(tmp_path / f"{share}" / "self_correct.csv")["loss"].tolist() for share in (0.25, 1.0)]
+    assert losses[0] == losses[1]
+    start, mixed, teacher = (
+        load_weights(path)[0].state_dict()
+        for path in (stage2, *(tmp_path / f"{share}" / "stage3.safetensors" for share in (0.25, 1.0)))
+    )
+    assert any(not torch.equal(start[name], teacher[name]) for name in start)
+    for name, weight in mixed.items():
+        torch.testing.assert_close(weight, 0.75 * start[name] + 0.25 * teacher[name])
+
+
 def test_stage_3_reads_no_labels_and_leaves_its_verdict(stage2: Path, tmp_path: Path) -> None:
     verdict = case.run_self_correct(tmp_path, stage2)
     assert read_json(tmp_path / "verdict.json") == verdict

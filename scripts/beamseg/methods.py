@@ -49,6 +49,7 @@ CITATIONS = {
     "ICLR workshop (2015).",
     "focal": "Lin, T.-Y. et al. Focal loss for dense object detection. ICCV (2017).",
     "unbiased_teacher": "Liu, Y.-C. et al. Unbiased Teacher for semi-supervised object detection. ICLR (2021).",
+    "blend": "Wortsman, M. et al. Robust fine-tuning of zero-shot models. CVPR (2022).",
     "adam": "Kingma, D. P. & Ba, J. Adam: a method for stochastic optimization. ICLR (2015).",
     "torch": "Paszke, A. et al. PyTorch: an imperative style, high-performance deep learning library. NeurIPS (2019).",
     "snakemake": "Mölder, F. et al. Sustainable data analysis with Snakemake. F1000Research 10, 33 (2021).",
@@ -243,10 +244,15 @@ def _correction(bundle: dict[str, Any], settings: dict[str, Any], cite: Any) -> 
         if bundle["stage"] == "stage3"
         else "It failed the watch against lost classes, and stage 2 was used in its place"
     )
+    # A bundle of an earlier version handed on the teacher itself.
+    share = section.get("blend", 1)
+    way = f"; what was handed on lies {_percent(share, 0)} of the way from its weights to the teacher's{cite('blend')}"
+    between = "" if share == 1 else way
     return (
         f"Stage 3: self-correction without the pseudo-labels ({settings['stage3'].replace('_', ' ')}"
         f"{cite('unbiased_teacher')}), {_length(section)} on batches of {section['batch']}, learning rate "
-        f"{section['lr']:g}; the teacher is the {', '.join(parts)}. {outcome} ({bundle['reason']})."
+        f"{section['lr']:g}, from the weights of stage 2; the teacher is the {', '.join(parts)}{between}. "
+        f"{outcome} ({bundle['reason']})."
     )
 
 

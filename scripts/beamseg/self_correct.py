@@ -92,6 +92,17 @@ def anchored(teacher: torch.Tensor, stage2: torch.Tensor, weight: float) -> torc
 
 
 @torch.no_grad()
+def blend(network: nn.Module, stage2: nn.Module, teacher: nn.Module, share: float) -> None:
+    """Set the weights of `network` between those of stage 2 and, with `share`, the teacher's.
+
+    On the way from a network's weights to those that it was tuned to, most of what tuning gains comes early, and most
+    of what it loses late (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). Not in the paper.
+    """
+    for mixed, old, new in zip(network.parameters(), stage2.parameters(), teacher.parameters(), strict=True):
+        torch.lerp(old, new, share, out=mixed)
+
+
+@torch.no_grad()
 def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """The teacher's weights as the exponential moving average of the student's (equation 10)."""
     for old, new in zip(teacher.parameters(), student.parameters(), strict=True):
@@ -113,7 +124,7 @@ def self_correct(
     labels: Sequence[Volume] | None = None,
     sparse: bool = False,
 ) -> dict[str, Any]:
-    """Train a student on a teacher's confident predictions; write the best teacher, the curves and the verdict.
+    """Train a student on a teacher's confident predictions; write the best network, the curves and the verdict.
 
     Parameters
     ----------
@@ -123,8 +134,7 @@ def self_correct(
         Weights of stage 2: student and teacher both begin with them.
     out, curves, verdict : path
         Weights of stage 3; CSV (step, loss, kept: the share of confident pixels, rate_<class> among them, agreement,
-        consistency and unexplained contrast of the teacher on the watch crops, with labels its mean IoU there, lr);
-        JSON (returned).
+        consistency and unexplained contrast on the watch crops, with labels the mean IoU there, lr); JSON (returned).
     settings : dict
         Section `self_correct` of the configuration.
     seed, device, mem_budget_mb, identity
@@ -138,8 +148,8 @@ def self_correct(
     Returns
     -------
     dict
-        `use`: stage3, or stage2 if no teacher passed the watch; `reason` in words; `watch`: what was measured of
-        stage 2 (`start`), of the teacher kept (`best`, null if none) and of the last (`last`).
+        `use`: stage3, or stage2 if no network passed the watch; `reason` in words; `watch`: what was measured of
+        stage 2 (`start`), of the network kept (`best`, null if none) and of the last (`last`).
 
     Notes
     -----
@@ -147,7 +157,8 @@ def self_correct(
     student learns is the teacher's prediction, drawn towards stage 2's by `anchor` (see `anchored`). There is no loss
     on the pseudo-labels of stage 1 (the paper's first change); with the user's labels there is one, as in the Unbiased
     Teacher of Liu et al., where labelled images are in every batch. Unsure pixels are masked (equation 8) and the loss
-    is divided by the number of those left (equation 9).
+    is divided by the number of those left (equation 9). What is watched and handed on is no teacher but a network
+    between it and stage 2 (see `blend`).
     """
     loss_of = loss_named(settings, "self_correct")
     compute = choose(device)
@@ -155,7 +166,7 @@ def self_correct(
     mine = ranks.share(settings["batch"])
     teacher, meta = load_weights(start, compute.device)
     teacher.requires_grad_(False)
-    stage2 = copy.deepcopy(teacher)
+    stage2, handed_on = copy.deepcopy(teacher), copy.deepcopy(teacher)
     student = copy.deepcopy(teacher).requires_grad_(True).train()
     n_classes = meta["n_classes"]
     labelled = [] if labels is None else labelled_slices(labels, n_classes)
@@ -210,10 +221,11 @@ def self_correct(
             row = record.add(step, sums, counts, learner.learning_rate)
             notes: dict[str, float] = {}
             if row is not None:
-                found = watch.measure(teacher)
+                blend(handed_on, stage2, teacher, settings["blend"])
+                found = watch.measure(handed_on)
                 row |= {key: found[key] for key in ("agreement", "consistency", "unexplained", merit)}
                 if watch.failure(found) is None and found[merit] >= best.get(merit, -math.inf):
-                    weights = {name: value.clone() for name, value in teacher.state_dict().items()}
+                    weights = {name: value.clone() for name, value in handed_on.state_dict().items()}
                     best = {**found, "step": step + 1, "weights": weights}
                 notes = {"loss": row["loss"], "consistency": found["consistency"]}
             progress.update(**notes)
@@ -230,9 +242,9 @@ def self_correct(
                 )
     result = judge(watch, best, found)
     if best:
-        teacher.load_state_dict(best["weights"])
+        handed_on.load_state_dict(best["weights"])
     if ranks.first:
-        save_weights(out, teacher, {**meta, "stage": "stage3"})
+        save_weights(out, handed_on, {**meta, "stage": "stage3"})
         record.write(curves)
         write_json(verdict, result)
         resume.remove()
