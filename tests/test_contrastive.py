@@ -350,10 +350,11 @@ def test_suggestions_count_beside_the_painted_pixels() -> None:
     log_p = logits.log_softmax(1)[0]
     painted = -(log_p[0, 0, 0] + log_p[2, 0, 1]) / 2
     suggested = -(log_p[1, 1, 0] + log_p[1, 1, 1] + log_p[0, 1, 2] + log_p[2, 1, 3]) / 4
-    for weight in (0.0, 0.1):
+    for prior in (0.0, 0.1):
+        weight = torch.tensor(prior * 2 / 4)
         total, count = with_suggestions(logits, target, loss_of=cross_entropy, weight=weight)
         assert int(count) == 2
-        assert float(total / count) == pytest.approx(float(painted + weight * suggested), rel=1e-5)
+        assert float(total / count) == pytest.approx(float(painted + prior * suggested), rel=1e-5)
 
 
 def test_a_cluster_suggests_the_class_that_is_painted_on_it() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,11 +23,13 @@ from beamseg import train as train_module
 from beamseg.device import Pieces, choose
 from beamseg.distributed import Ranks
 from beamseg.errors import InputError
-from beamseg.models import build_model
+from beamseg.losses import SUGGESTED, cross_entropy
+from beamseg.models import Embedded, build_model
 from beamseg.models.blocks import Dropout, place_share
 from beamseg.refine_scm import predict_block
 from beamseg.scm import SCM
 from beamseg.train_scm import train_scm
+from beamseg.training import Learner
 from beamseg.volumes import ArrayVolume
 
 STEPS = {"batch": 3, "steps": 3, "log_every": 1}
@@ -132,19 +135,47 @@ def test_a_share_meets_the_dropout_of_the_whole_batch() -> None:
     assert torch.equal(layer(images[:2]), whole[1:3])
 
 
-def narrow(most: int) -> Callable[..., torch.nn.Module]:
-    """Networks on a device that holds `most` images at once."""
+def refuse(most: int) -> Callable[..., None]:
+    """A hook by which a network holds `most` images at once."""
 
-    def refuse(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if len(inputs[0]) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
+    return hook
+
+
+def narrow(most: int) -> Callable[..., torch.nn.Module]:
+    """Networks on a device that holds `most` images at once."""
+
     def build(*arguments: Any, **options: Any) -> torch.nn.Module:
         model = build_model(*arguments, **options)
-        model.register_forward_pre_hook(refuse)
+        (model.body if isinstance(model, Embedded) else model).register_forward_pre_hook(refuse(most))
         return model
 
     return build
+
+
+def narrow_forward(most: int) -> Callable[..., torch.Tensor]:
+    """The SCM's forward pass on a device that holds `most` stacks of masks at once."""
+    whole = SCM.forward
+
+    def forward(model: SCM, masks: torch.Tensor) -> torch.Tensor:
+        refuse(most)(model, (masks,))
+        return whole(model, masks)
+
+    return forward
+
+
+def run_scm(folder: Path) -> None:
+    """A few steps of the SCM, where some crops hold pixels that the user labelled."""
+    _, raw = case.phantom()
+    labels = np.full_like(raw, 255)
+    labels[2, 10:30:3, 10:30:2] = raw[2, 10:30:3, 10:30:2]
+    volumes = [ArrayVolume(raw)], [ArrayVolume(np.roll(raw, 1, axis=2))], [ArrayVolume(labels)]
+    small = {"adjacent_slices": 3, "width": 8, "crop": 16, "batch": 5, "steps": 3, "lr": 1e-4}
+    out = folder / "scm.safetensors", folder / "scm.csv"
+    train_scm(*volumes, *out, {**case.section("refine_scm"), **small}, 2, 0, "cpu", 0.0)
 
 
 def test_training_out_of_memory_goes_on_in_pieces(
@@ -156,6 +187,55 @@ def test_training_out_of_memory_goes_on_in_pieces(
     assert "out of memory on the device: 1 images at once from here on" in caplog.text
     same(tmp_path, alone, "stage2.safetensors")
     same(tmp_path, alone, "stage3.safetensors")
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_contrast_out_of_memory_goes_on_in_pieces(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Partners lie in other pieces; both views, dropout and what clusters suggest are those of the whole batch."""
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    whole.mkdir(), pieces.mkdir()
+    how: dict[str, Any] = {"batch": 5, "steps": 3, "classifier_steps": 3, "lr": 1e-4, "dropout": 0.3, "prior": 0.5}
+    case.run_contrastive(whole, **how)
+    monkeypatch.setattr("beamseg.train_contrastive.build_model", narrow(most))
+    case.run_contrastive(pieces, **how)
+    assert f"out of memory on the device: {most} images at once from here on" in caplog.text
+    same(pieces, whole, "stage2.safetensors")
+    found, wanted = (pd.read_csv(folder / "train.csv") for folder in (pieces, whole))
+    pd.testing.assert_frame_equal(found, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_scm_out_of_memory_goes_on_in_pieces(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    whole.mkdir(), pieces.mkdir()
+    run_scm(whole)
+    monkeypatch.setattr(SCM, "forward", narrow_forward(most))
+    run_scm(pieces)
+    assert f"out of memory on the device: {most} images at once from here on" in caplog.text
+    same(pieces, whole, "scm.safetensors")
+    found, wanted = (pd.read_csv(folder / "scm.csv") for folder in (pieces, whole))
+    pd.testing.assert_frame_equal(found, wanted, rtol=1e-4)
+
+
+def test_suggestions_weigh_the_same_in_pieces() -> None:
+    images = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    target = torch.full((4, 6, 6), 255, dtype=torch.uint8)
+    target[0, :2], target[1, 0], target[2, :3], target[3] = 0, 1, SUGGESTED, SUGGESTED + 1
+    totals, weights = [], []
+    for most in (4, 1):
+        torch.manual_seed(0)
+        model = torch.nn.Conv2d(1, 2, 3, padding=1)
+        how: dict[str, Any] = {"lr": 1e-4, "steps": 3, "seed": 0, "prior": 0.5}
+        learner = Learner(model, cross_entropy, 4, compute=choose("cpu"), ranks=Ranks(), **how)
+        learner.pieces = Pieces(most)
+        totals.append(torch.stack([learner.step(step, images, target, target < SUGGESTED)[0] for step in range(3)]))
+        weights.append(model.weight.detach())
+    torch.testing.assert_close(totals[1], totals[0])
+    torch.testing.assert_close(weights[1], weights[0], **TOLERANCE)
 
 
 def test_prediction_out_of_memory_goes_on_with_fewer_tiles() -> None:
@@ -180,22 +260,17 @@ def test_a_single_crop_that_does_not_fit_is_an_error_in_words() -> None:
         Pieces(4).run(4, never)
 
 
-def test_a_batch_that_has_no_pieces_and_does_not_fit_names_the_keys(
+def test_a_crop_of_any_training_and_a_tile_that_do_not_fit_are_errors_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr("beamseg.train_contrastive.contrast", exhausted)
-    with pytest.raises(InputError, match=r"(?s)contrastive training.*`train\.batch` or `train\.crop`"):
+    monkeypatch.setattr("beamseg.train_contrastive.build_model", narrow(0))
+    with pytest.raises(InputError, match=r"(?s)too little memory for one crop.*smaller crops"):
         case.run_contrastive(tmp_path)
-    monkeypatch.setattr(SCM, "forward", exhausted)
-    masks = np.zeros((5, 30, 30), np.uint8)
-    volume, settings = ArrayVolume(masks), {**case.section("refine_scm"), "adjacent_slices": 3, "crop": 16}
-    with pytest.raises(InputError, match=r"(?s)step of the SCM.*`refine_scm\.batch` or `refine_scm\.crop`"):
-        train_scm([volume], [volume], [None], tmp_path / "s", tmp_path / "c", settings, 2, 0, "cpu", 0.0)
+    monkeypatch.setattr(SCM, "forward", narrow_forward(0))
+    with pytest.raises(InputError, match=r"(?s)too little memory for one crop.*smaller crops"):
+        run_scm(tmp_path)
     with pytest.raises(InputError, match=r"(?s)a tile of a slice.*device: cpu"):
-        predict_block(SCM(3, 2, 8), masks, torch.device("cpu"))
+        predict_block(SCM(3, 2, 8), np.zeros((5, 30, 30), np.uint8), torch.device("cpu"))
 
 
 def test_two_jobs_take_different_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from beamseg.crops import labelled_slices
 from beamseg.errors import InputError
 from beamseg.refine_scm import predict_block, refine_scm, tile_starts
 from beamseg.slabs import SlabVolume
-from beamseg.train_scm import MaskCrops, read_window, scm_losses, train_scm
+from beamseg.train_scm import MaskCrops, read_window, scm_counts, scm_losses, train_scm
 from beamseg.volumes import ArrayVolume
 
 K = 3
@@ -275,7 +275,7 @@ def test_losses_by_hand() -> None:
     logits = torch.tensor([[[[0.0, 0.0, 9.0]], [[0.0, 0.0, 0.0]]]])  # p = ½, ½, ≈ 1
     targets = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
     users = torch.tensor([[[255, 0, 0]]], dtype=torch.uint8)
-    mpp, labels, agreement = scm_losses(logits, targets, users)
+    mpp, labels, agreement = scm_losses(logits, targets, users, scm_counts(targets, users))
     assert mpp.item() == pytest.approx(np.log(2))  # the first pixel alone: the second is the user's
     assert labels.item() == pytest.approx((np.log(2) + np.log1p(np.exp(-9))) / 2, rel=1e-5)
     assert agreement.item() == 1.0
@@ -285,7 +285,8 @@ def test_losses_by_hand() -> None:
 def test_nothing_outside_the_field_of_view_counts(user: int) -> None:
     logits = torch.randn(1, 2, 1, 2)
     outside = torch.full((1, 1, 2), 255, dtype=torch.uint8)
-    mpp, labels, _ = scm_losses(logits, outside, torch.full_like(outside, user))
+    users = torch.full_like(outside, user)
+    mpp, labels, _ = scm_losses(logits, outside, users, scm_counts(outside, users))
     assert mpp.item() == 0
     assert (labels.item() == 0) == (user == 255)
 

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from beamseg.config import defaults
+from beamseg.losses import SUGGESTED
 from beamseg.self_correct import self_correct
 from beamseg.train import train
 from beamseg.train_contrastive import train_contrastive
@@ -105,14 +106,17 @@ def run_contrastive(
     classifier_steps: int = 4,
     start_from: Path | None = None,
     mem_budget_mb: float = 4000,
+    dropout: float = 0.0,
     **changes: Any,
 ) -> Path:
-    """Stage 2 of the small case from a few painted pixels; returns the weights."""
+    """Stage 2 of the small case from a few painted pixels, all others suggested if `prior` is given; the weights."""
     grey, labels = phantom()
     painted = np.full_like(labels, 255)
     painted[2, 10:30:3, 10:30:2] = labels[2, 10:30:3, 10:30:2]
     settings = section("train", **{"crop": 16, "steps": 6, **changes})
     settings["contrastive"] = {**settings["contrastive"], "classifier_steps": classifier_steps, "pixels": 32}
+    if settings["prior"]:
+        painted = np.where((painted == 255) & (labels != 255), labels + SUGGESTED, painted)
     out = folder / "stage2.safetensors"
     train_contrastive(
         [volume or ArrayVolume(grey)],
@@ -120,7 +124,7 @@ def run_contrastive(
         out,
         folder / "train.csv",
         settings=settings,
-        model_settings={"name": "unet", "n_slices": 1, "dropout": 0.0, "widths": [8, 16]},
+        model_settings={"name": "unet", "n_slices": 1, "dropout": dropout, "widths": [8, 16]},
         n_classes=2,
         seed=3,
         device="cpu",

@@ -164,7 +164,7 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 @contextlib.contextmanager
 def room_for(what: str, remedy: str) -> Iterator[None]:
-    """Say in words that the device's memory does not hold `what`, where pieces of it would not add up to the same.
+    """Say in words that the device's memory does not hold `what`, which has no pieces.
 
     Raises
     ------

@@ -23,21 +23,23 @@ Result = tuple[torch.Tensor, torch.Tensor]
 """float32 sum over the pixels that count, and their number."""
 
 
-def with_suggestions(
-    logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None, *, loss_of: Loss, weight: float
-) -> Result:
-    """A loss over painted pixels, and `weight` times the mean of the same over suggested ones, as a sum and a count.
+def suggested(target: torch.Tensor) -> torch.Tensor:
+    """Pixels with a suggested class, bool (n, y, x)."""
+    return (target >= SUGGESTED) & (target != UNLABELLED)
 
-    `target` may hold suggestions; the count is that of the painted pixels, so that the weight does not depend on how
-    many are painted.
+
+def with_suggestions(
+    logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None, *, loss_of: Loss, weight: torch.Tensor
+) -> Result:
+    """A loss over painted pixels, and `weight` times the same over suggested ones, as a sum and a count.
+
+    `target` may hold suggestions; the count is that of the painted pixels. So that the mean over suggestions counts
+    `prior` however many are painted, `weight` is prior · painted pixels / suggested pixels, those of the whole batch.
     """
     painted = target.masked_fill(target >= SUGGESTED, UNLABELLED)
     total, count = loss_of(logits, painted, mask)
-    if not weight:
-        return total, count
-    weak = (target >= SUGGESTED) & (target != UNLABELLED)
-    suggested, pixels = loss_of(logits, torch.where(weak, target - SUGGESTED, UNLABELLED).to(target.dtype))
-    return total + weight * count * suggested / pixels.clamp(min=1), count
+    hints = torch.where(suggested(target), target - SUGGESTED, UNLABELLED).to(target.dtype)
+    return total + weight * loss_of(logits, hints)[0], count
 
 
 def labelled(target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

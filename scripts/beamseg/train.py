@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from .checkpoint import Resume
 from .crops import Crops, painted_places
 from .device import choose
 from .distributed import join
-from .losses import SUGGESTED, labelled, loss_named, with_suggestions
+from .losses import SUGGESTED, labelled, loss_named
 from .models import build_model, model_options, save_weights
 from .progress import Progress
 from .training import (
@@ -88,8 +87,6 @@ def train(
     least is the luck of one batch, and as the learning rate falls to a hundredth the last weights are near it.
     """
     loss_of = loss_named(settings, "train")
-    if settings["prior"]:
-        loss_of = partial(with_suggestions, loss_of=loss_of, weight=settings["prior"])
     compute = choose(device)
     ranks = join(compute.device)
     mine = ranks.share(settings["batch"])
@@ -110,7 +107,15 @@ def train(
     crops = Crops(volumes, labels, *place, labelled=labelled_slices, anchors=anchors, anchored=around)
     steps = n_steps(settings, crops.epoch_slices)
     learner = Learner(
-        model, loss_of, crops.batch, lr=settings["lr"], steps=steps, seed=seed, compute=compute, ranks=ranks
+        model,
+        loss_of,
+        crops.batch,
+        lr=settings["lr"],
+        steps=steps,
+        seed=seed,
+        compute=compute,
+        ranks=ranks,
+        prior=settings["prior"],
     )
     names = ["loss", *(f"rate_{c}" for c in range(n_classes))]
     record = Curves(names, settings["log_every"], steps, compute.device)

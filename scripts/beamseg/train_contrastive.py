@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from . import augment, contrastive
 from .checkpoint import Resume
 from .crops import Crops, keyed_rng, painted_places
-from .device import Compute, choose, room_for
-from .losses import SUGGESTED, UNLABELLED, labelled, loss_named, with_suggestions
+from .device import Compute, Pieces, choose
+from .losses import SUGGESTED, UNLABELLED, Result, labelled, loss_named, suggested, with_suggestions
 from .models import Embedded, build_model, model_options, save_weights
+from .models.blocks import place_share
 from .progress import Progress
 from .training import (
     Curves,
+    accumulate,
     check_labels,
     class_rates,
     learning_rate,
@@ -30,6 +35,10 @@ from .training import (
 from .volumes import OUTSIDE, Volume
 
 LOSSES = ("supervised", "self_supervised")
+Measured = dict[str, Result]
+"""Sums and counts of what the curves show."""
+WHOLE = (slice(0, None),)
+"""A batch in one piece."""
 
 
 def train_contrastive(
@@ -62,7 +71,7 @@ def train_contrastive(
     Raises
     ------
     InputError
-        As for `train.train`, and where a batch does not fit the device.
+        As for `train.train`, and where a single crop does not fit the device.
 
     Notes
     -----
@@ -106,36 +115,53 @@ def train_contrastive(
         record.load(state["curves"])
         first = state["step"]
 
-    # Partners are drawn from all crops of a batch, so its pieces would not have the same loss.
-    room = room_for("a step of contrastive training", "lower `train.batch` or `train.crop`, or take a larger GPU")
-    with resume.watching_sigterm(), room, Progress(steps, "steps", "train", done=first) as progress:
+    pieces = Pieces(crops.batch)
+
+    def embed(
+        step: int, images: torch.Tensor, inside: torch.Tensor, target: torch.Tensor, parts: list[slice]
+    ) -> Measured:
+        model.zero_grad(set_to_none=True)
+        seed_torch(seed, step)
+        found = contrast(model.body.train(), images, inside, target, own, seed, step, compute, parts)
+        loss = sum((total / count.clamp(min=1) for total, count in found.values()), torch.zeros(()))
+        if loss.requires_grad:  # no pixel may have had a partner
+            scaler.scale(loss).backward()
+        return {**found, "loss": (loss, torch.ones(()))}
+
+    def classify(images: torch.Tensor, target: torch.Tensor, parts: list[slice]) -> Measured:
+        model.zero_grad(set_to_none=True)
+        model.body.eval()
+        painted = target < SUGGESTED
+        count = painted.sum()
+        weight = settings["prior"] * count / suggested(target).sum().clamp(min=1)
+        beside = partial(with_suggestions, loss_of=loss_of, weight=weight) if settings["prior"] else loss_of
+
+        def logits_of(part: slice) -> torch.Tensor:
+            with torch.no_grad(), compute.precision():
+                embedded = model.body(images[part])
+            return model.head(embedded.float())
+
+        total, classes = accumulate(parts, logits_of, beside, target, painted, count, scaler)
+        rates = class_rates(classes, labelled(target), n_classes)
+        return {"loss": (total, count), **{f"rate_{c}": (rate, count) for c, rate in enumerate(rates)}}
+
+    with resume.watching_sigterm(), Progress(steps, "steps", "train", done=first) as progress:
         for step, (grey, label) in enumerate(crops.steps(first, steps), start=first):
             check_labels(label, n_classes, settings["prior"] > 0)
             which = augment.draw_geometry(seed, step, crops.batch)
             images, target = weak_images(grey, which, compute), weak_labels(label, which, compute)
             inside = augment.apply_geometry(torch.from_numpy(grey != OUTSIDE).to(compute.device), which)
-            seed_torch(seed, step)
             if step < embedding_steps:
                 optimizer = body_optimizer
                 lr = learning_rate(step, embedding_steps, settings["lr"])
-                measured = contrast(model.body.train(), images, inside, target, own, seed, step, compute)
-                loss = sum((total / count.clamp(min=1) for total, count in measured.values()), torch.zeros(()))
-                measured["loss"] = loss, torch.ones(())
+                measured = pieces.run(len(images), partial(embed, step, images, inside, target))
             else:
                 optimizer = head_optimizer
                 lr = learning_rate(step - embedding_steps, own["classifier_steps"], own["classifier_lr"])
-                with torch.no_grad(), compute.precision():
-                    embedded = model.body.eval()(images)
-                logits = model.head(embedded.float())
-                total, count = with_suggestions(logits, target, loss_of=loss_of, weight=settings["prior"])
-                loss = total / count.clamp(min=1)
-                rates = class_rates(logits.argmax(1), labelled(target), n_classes)
-                measured = {"loss": (total, count), **{f"rate_{c}": (rate, count) for c, rate in enumerate(rates)}}
+                measured = pieces.run(len(images), partial(classify, images, target))
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            optimizer.zero_grad(set_to_none=True)
-            if loss.requires_grad:  # no pixel may have had a partner
-                scaler.scale(loss).backward()
+            if any(parameter.grad is not None for parameter in model.parameters()):
                 scaler.step(optimizer)
                 scaler.update()
 
@@ -171,28 +197,75 @@ def contrast(
     seed: int,
     step: int,
     compute: Compute,
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Sum and count of each loss that `settings` names, over samples of the pixels of a batch."""
+    parts: Sequence[slice] = WHOLE,
+) -> Measured:
+    """Sum and count of each loss that `settings` names, over samples of the pixels of a batch.
+
+    In several `parts` of the crops, what the sums were computed from is not kept but computed again, a part at a time,
+    for the backward pass (gradient caching, Gao et al. 2021); the result is the same up to floating point.
+    """
     rng = keyed_rng(seed, "pixels", step)
     how = (settings["temperature"], settings["form"])
-    with compute.precision():
-        embedded = body(images).float()
-    found = {}
+    partners: list[np.ndarray] = []
+    pixels: list[np.ndarray] = []
     if "supervised" in settings["losses"]:
-        painted = target.masked_fill(target >= SUGGESTED, UNLABELLED)
-        drawn = contrastive.draw_partners(painted.cpu().numpy(), settings["pixels"], settings["partners"], rng)
-        anchors, positives, negatives = (contrastive.at(embedded, p) for p in drawn)
-        found["supervised_loss"] = contrastive.supervised(anchors, positives, negatives, *how)
+        painted = target.masked_fill(target >= SUGGESTED, UNLABELLED).cpu().numpy()
+        partners = [*contrastive.draw_partners(painted, settings["pixels"], settings["partners"], rng)]
     if "self_supervised" in settings["losses"]:
         middle = inside[:, inside.shape[1] // 2].cpu().numpy()
         pixels = contrastive.draw_pixels(middle, settings["pixels"], rng)
+    embedded = embeddings(body, images, [*partners, *pixels], compute, parts)
+    found = {}
+    if "supervised" in settings["losses"]:
+        anchors, positives, negatives = embedded[:3]
+        found["supervised_loss"] = contrastive.supervised(anchors, positives, negatives, *how)
+    if "self_supervised" in settings["losses"]:
         drawn_changes = contrastive.draw_transform(seed, step, len(images), settings["transform"])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         changed = contrastive.transform(images, inside, drawn_changes, generator)
-        with compute.precision():
-            again = body(changed.contiguous(memory_format=torch.channels_last)).float()
-        pairs = [(contrastive.at(embedded, own), contrastive.at(again, own)) for own in pixels]
-        parts = [contrastive.self_supervised(*pair, *how) for pair in pairs]
-        none = embedded.new_zeros(())
-        found["self_supervised_loss"] = sum((n for n, _ in parts), none), sum((n for _, n in parts), none)
+        changed = changed.contiguous(memory_format=torch.channels_last)
+        again = embeddings(body, changed, pixels, compute, parts)
+        # Slices do not see each other, so the matrices of all need not be held together.
+        size = len(images[parts[0]])
+        views = [[each for view in both for each in view.split(size)] for both in (embedded[len(partners) :], again)]
+        compare: Callable[..., Result] = contrastive.self_supervised
+        if len(parts) > 1:
+            compare = partial(checkpoint, compare, use_reentrant=False)
+        losses = [compare(*pair, *how) for pair in zip(*views, strict=True)]
+        none = images.new_zeros(())
+        found["self_supervised_loss"] = sum((n for n, _ in losses), none), sum((n for _, n in losses), none)
     return found
+
+
+def embeddings(
+    body: nn.Module, images: torch.Tensor, pixels: Sequence[np.ndarray], compute: Compute, parts: Sequence[slice]
+) -> list[torch.Tensor]:
+    """Embeddings (…, d) of pixels, given as arrays of indices into the flat (n, y, x), of images (n, c, y, x).
+
+    Of several parts of the images only the embeddings of these pixels are kept, so a loss can compare those of all.
+    """
+
+    def embed(part: torch.Tensor, start: int) -> torch.Tensor:
+        place_share(body, len(images), start)
+        with compute.precision():
+            return body(part).float()
+
+    if len(parts) == 1:
+        embedded = embed(images, 0)
+        return [contrastive.at(embedded, each) for each in pixels]
+
+    wanted = np.unique(np.concatenate([np.empty(0, np.intp), *map(np.ravel, pixels)]))
+    area = images[0, 0].numel()
+
+    def sample(part: torch.Tensor, start: int) -> torch.Tensor:
+        first, last = np.searchsorted(wanted, (start * area, (start + len(part)) * area))
+        return contrastive.at(embed(part, start), wanted[first:last] - start * area)
+
+    found = []
+    random_of = [images.device] if images.is_cuda else []
+    for part in parts:
+        # Dropout is drawn for the whole batch, so each part begins with the same random state.
+        with torch.random.fork_rng(random_of, enabled=part is not parts[-1]):
+            found.append(checkpoint(sample, images[part], part.start, use_reentrant=False))
+    rows = torch.cat(found)
+    return [rows[torch.from_numpy(np.searchsorted(wanted, each)).to(rows.device)] for each in pixels]

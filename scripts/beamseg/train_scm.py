@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from . import scm
 from .checkpoint import Resume
 from .crops import labelled_slices
-from .device import choose, room_for
+from .device import Pieces, choose
 from .errors import InputError
 from .progress import Progress
 from .provenance import atomic_path
@@ -114,8 +115,14 @@ class MaskCrops:
         return masks, targets, users
 
 
+def scm_counts(targets: torch.Tensor, users: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels of MPP, where the user labelled nothing, and of the user's labels; both uint8, 255 ignored."""
+    labelled = users != UNLABELLED
+    return ((targets != UNLABELLED) & ~labelled).sum(), labelled.sum()
+
+
 def scm_losses(
-    logits: torch.Tensor, targets: torch.Tensor, users: torch.Tensor
+    logits: torch.Tensor, targets: torch.Tensor, users: torch.Tensor, counts: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Cross-entropy against MPP where the user labelled nothing, and against the user's labels elsewhere.
 
@@ -123,17 +130,19 @@ def scm_losses(
     ----------
     logits : (n, k, y, x)
     targets, users : (n, y, x), uint8, 255 ignored
+    counts : scalar tensors
+        `scm_counts` of the whole batch, of which this may be a piece.
 
     Returns
     -------
     mpp, labels : scalar tensors
-        Means over their pixels; 0 where there is none.
+        Sums over their pixels, divided by `counts`, so that those of pieces add up to means; 0 where there is none.
     agreement : scalar tensor
-        Fraction of MPP's pixels that are met.
+        Pixels of MPP that are met, divided likewise.
     """
     mpp = targets.long().masked_fill(users != UNLABELLED, UNLABELLED)
     user = users.long()
-    n_mpp, n_user = (mpp != UNLABELLED).sum().clamp(min=1), (user != UNLABELLED).sum().clamp(min=1)
+    n_mpp, n_user = (count.clamp(min=1) for count in counts)
     loss_mpp = F.cross_entropy(logits, mpp, ignore_index=UNLABELLED, reduction="sum") / n_mpp
     loss_labels = F.cross_entropy(logits, user, ignore_index=UNLABELLED, reduction="sum") / n_user
     agreement = ((logits.argmax(1) == mpp).sum() / n_mpp).detach()
@@ -179,7 +188,7 @@ def train_scm(
     Raises
     ------
     InputError
-        If a label is no class, the loss is no longer finite, or a batch does not fit the device.
+        If a label is no class, the loss is no longer finite, or a single crop does not fit the device.
     """
     steps, batch = int(settings["steps"]), int(settings["batch"])
     where = choose(device).device
@@ -208,18 +217,25 @@ def train_scm(
         optimizer.load_state_dict(state["optimizer"])
         first, rows, sums = state["step"], state["rows"], state["sums"]
 
-    room = room_for("a step of the SCM", "lower `refine_scm.batch` or `refine_scm.crop`, or take a larger GPU")
-    with resume.watching_sigterm(), room, Progress(steps, "steps", "train_scm", done=first) as progress:
+    pieces = Pieces(batch)
+
+    def learn(masks: torch.Tensor, mpp: torch.Tensor, user: torch.Tensor, parts: list[slice]) -> torch.Tensor:
+        optimizer.zero_grad()
+        counts = scm_counts(mpp, user)
+        measured = []
+        for part in parts:
+            losses = scm_losses(model(masks[part]), mpp[part], user[part], counts)
+            (losses[0] + settings["label_weight"] * losses[1]).backward()
+            measured.append(torch.stack(losses).detach())
+        return torch.stack(measured).sum(0)
+
+    with resume.watching_sigterm(), Progress(steps, "steps", "train_scm", done=first) as progress:
         for step in range(first, steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings["lr"] * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
             masks, mpp, user = (part.to(where) for part in data.batch(step, batch))
-            loss_mpp, loss_labels, agreement = scm_losses(model(masks), mpp, user)
-            loss = loss_mpp + settings["label_weight"] * loss_labels
-            optimizer.zero_grad()
-            loss.backward()
+            sums += pieces.run(batch, partial(learn, masks, mpp, user))
             optimizer.step()
-            sums += torch.stack([loss_mpp, loss_labels, agreement]).detach()
             done = step + 1
             if done % settings["log_every"] == 0 or done == steps:
                 means = (sums / ((done - 1) % settings["log_every"] + 1)).tolist()

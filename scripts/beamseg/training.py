@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from .crops import keyed_rng
 from .device import Compute, Pieces, keep_freed_memory
 from .distributed import Ranks
 from .errors import InputError
-from .losses import SUGGESTED, UNLABELLED, Loss, labelled
+from .losses import SUGGESTED, UNLABELLED, Loss, labelled, suggested, with_suggestions
 from .models import load_weights
 from .models.blocks import place_share
 from .provenance import atomic_path
@@ -132,6 +134,50 @@ class Curves:
             pd.DataFrame(self.rows).to_csv(temporary, index=False, float_format="%.6g")
 
 
+def accumulate(
+    pieces: list[slice],
+    logits_of: Callable[[slice], torch.Tensor],
+    loss_of: Loss,
+    target: torch.Tensor,
+    mask: torch.Tensor | None,
+    count: torch.Tensor,
+    scaler: torch.amp.GradScaler,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add the gradients of a batch, piece by piece.
+
+    The loss is divided once, by the number of pixels of the whole batch, so that neither pieces nor processes change
+    the gradient.
+
+    Parameters
+    ----------
+    pieces : list of slice
+        Of the crops.
+    logits_of : callable
+        Logits of a piece, float32 (n, classes, y, x).
+    loss_of : Loss
+    target : Tensor, (n, y, x)
+    mask : Tensor, bool, (n, y, x), or None
+    count : Tensor
+        Pixels of the whole batch.
+    scaler : GradScaler
+
+    Returns
+    -------
+    total : Tensor
+        Sum of the loss.
+    predicted : Tensor, int64, (n, y, x)
+        Classes.
+    """
+    sums, classes = [], []
+    for piece in pieces:
+        logits = logits_of(piece)
+        total, _ = loss_of(logits, target[piece], None if mask is None else mask[piece])
+        scaler.scale(total / count.clamp(min=1)).backward()
+        sums.append(total.detach())
+        classes.append(logits.detach().argmax(1))
+    return torch.stack(sums).sum(), torch.cat(classes)
+
+
 class Learner:
     """A network, its optimizer, and the step that both training stages take.
 
@@ -147,6 +193,8 @@ class Learner:
     steps, seed : int
     compute : Compute
     ranks : Ranks
+    prior : float
+        Weight of the mean loss over pixels with a suggested class, as `with_suggestions` has it.
     """
 
     def __init__(
@@ -160,8 +208,9 @@ class Learner:
         seed: int,
         compute: Compute,
         ranks: Ranks,
+        prior: float = 0.0,
     ) -> None:
-        self.model, self.loss_of, self.batch = model, loss_of, batch
+        self.model, self.loss_of, self.batch, self.prior = model, loss_of, batch, prior
         self.lr, self.steps, self.seed, self.compute, self.ranks = lr, steps, seed, compute, ranks
         self.learning_rate = lr
         self.optimizer = torch.optim.Adam(model.parameters(), lr=lr)
@@ -174,9 +223,6 @@ class Learner:
         self, step: int, images: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Learn from a batch, of which this process holds a share.
-
-        The loss is divided once, by the number of pixels of the whole batch, so that neither pieces nor processes
-        change the gradient.
 
         Parameters
         ----------
@@ -196,20 +242,20 @@ class Learner:
             group["lr"] = self.learning_rate
         count = self.ranks.sum(labelled(target, mask).sum())
         first = self.ranks.share(self.batch).start
+        loss_of = self.loss_of
+        if self.prior:
+            weight = self.prior * count / self.ranks.sum(suggested(target).sum()).clamp(min=1)
+            loss_of = partial(with_suggestions, loss_of=loss_of, weight=weight)
+
+        def logits_of(piece: slice) -> torch.Tensor:
+            place_share(self.model, self.batch, first + piece.start)
+            seed_torch(self.seed, step)
+            with self.compute.precision():
+                return self.model(images[piece])
 
         def learn(pieces: list[slice]) -> tuple[torch.Tensor, torch.Tensor]:
             self.optimizer.zero_grad(set_to_none=True)
-            sums, classes = [], []
-            for piece in pieces:
-                place_share(self.model, self.batch, first + piece.start)
-                seed_torch(self.seed, step)
-                with self.compute.precision():
-                    logits = self.model(images[piece])
-                total, _ = self.loss_of(logits, target[piece], None if mask is None else mask[piece])
-                self.scaler.scale(total / count.clamp(min=1)).backward()
-                sums.append(total.detach())
-                classes.append(logits.detach().argmax(1))
-            return torch.stack(sums).sum(), torch.cat(classes)
+            return accumulate(pieces, logits_of, loss_of, target, mask, count, self.scaler)
 
         total, predicted = self.pieces.run(len(images), learn)
         self.ranks.sum_gradients(self.model)
