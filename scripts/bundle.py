@@ -3,12 +3,12 @@
 from beamseg.bundle import bundle
 from beamseg.inputs import many, verdict_of
 from beamseg.job import job
-from beamseg.palette import class_table
+from beamseg.palette import class_table, word_for
 from beamseg.provenance import read_json
 
 if __name__ == "__main__":
     with job(snakemake):
-        files = snakemake.input
+        files, settings = snakemake.input, snakemake.params.settings
         verdict = verdict_of(files.verdict)
         stage = "stage2" if verdict is None else verdict["use"]
         bundle(
@@ -21,9 +21,11 @@ if __name__ == "__main__":
             scans=many(files.scans),
             histograms=many(files.histograms),
             class_table=class_table(
-                read_json(files.classes)["n_clusters"], snakemake.params.settings["bundle"]["classes"]
+                read_json(files.classes)["n_clusters"],
+                settings["bundle"]["classes"],
+                word=word_for(settings["train"]["label_source"]),
             ),
-            settings=snakemake.params.settings,
+            settings=settings,
             verdict=verdict,
             scm=next(iter(many(files.scm)), None),
         )

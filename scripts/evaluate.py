@@ -4,6 +4,7 @@ from beamseg.changes import summarize
 from beamseg.evaluate import evaluate
 from beamseg.inputs import many, measured, verdict_of
 from beamseg.job import job
+from beamseg.palette import word_for
 from beamseg.provenance import read_json
 
 if __name__ == "__main__":
@@ -23,6 +24,6 @@ if __name__ == "__main__":
             verdict=verdict_of(files.verdict),
             refinement={name: summarize(many(files.get(name))) for name in ("mpp", "scm") if name in stages},
             mem_budget_mb=params.mem_budget_mb,
-            by_number=settings["label_source"] != "clusters",
+            word=word_for(settings["label_source"]),
             parts=many(files.counts),
         )

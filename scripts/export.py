@@ -5,16 +5,16 @@ from pathlib import Path
 from beamseg.export import export
 from beamseg.inputs import grey_levels, stage_volumes
 from beamseg.job import job
-from beamseg.palette import class_table
 from beamseg.provenance import read_json
 
 if __name__ == "__main__":
     with job(snakemake):
         files = snakemake.input
-        product = read_json(files.metrics)["product"]
+        metrics = read_json(files.metrics)
+        product = metrics["product"]
         export(
             stage_volumes(files, grey_levels(files))[product["stage"]],
-            table=class_table(read_json(files.classes)["n_clusters"], snakemake.params.classes),
+            table=metrics["classes"],
             stage=product,
             voxel_size_um=read_json(files.scan)["voxel_size_um"],
             folder=Path(snakemake.output[0]).with_suffix(""),

@@ -2,17 +2,17 @@
 
 from beamseg.inputs import grey_levels, stage_volumes
 from beamseg.job import job
-from beamseg.palette import class_table
 from beamseg.provenance import read_json
 from beamseg.quantities import quantities
 
 if __name__ == "__main__":
     with job(snakemake):
         files, outputs = snakemake.input, snakemake.output
-        product, scan = read_json(files.metrics)["product"], read_json(files.scan)
+        metrics, scan = read_json(files.metrics), read_json(files.scan)
+        product = metrics["product"]
         quantities(
             stage_volumes(files, grey_levels(files))[product["stage"]],
-            table=class_table(read_json(files.classes)["n_clusters"], snakemake.params.classes),
+            table=metrics["classes"],
             stage=product,
             fov=scan["fov"],
             voxel_size_um=scan["voxel_size_um"],

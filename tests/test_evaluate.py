@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
+from beamseg.changes import describe
 from beamseg.count import Counts, count, counted, windows
 from beamseg.errors import InputError
 from beamseg.evaluate import choose_product, evaluate, lost_classes, stage_table
+from beamseg.palette import CLASS
 from beamseg.provenance import read_json
 from beamseg.volumes import ArrayVolume
 
@@ -214,8 +216,8 @@ def test_classes_merge_clusters_and_match_the_truth_by_name(tmp_path: Path) -> N
 
 def test_a_truth_of_other_numbers_is_said_to_be(tmp_path: Path) -> None:
     stages, truth = phantom()
-    assert run(tmp_path, stages, truth=truth, by_number=True)["warnings"] == []
-    (warning,) = run(tmp_path, stages, truth=truth + 1, by_number=True)["warnings"]
+    assert run(tmp_path, stages, truth=truth, word=CLASS, classes={})["warnings"] == []
+    (warning,) = run(tmp_path, stages, truth=truth + 1, word=CLASS, classes={})["warnings"]
     assert warning.startswith("the truth holds the values 1, 2, 3, 4, the network's classes are 0, 1, 2, 3;")
 
 
@@ -287,7 +289,7 @@ def test_csv_has_a_row_per_stage_and_class(tmp_path: Path) -> None:
     ],
 )
 def test_the_product_and_why(names: Any, verdict: Any, refinement: Any, stage: str, says: str) -> None:
-    product = choose_product(list(names), verdict, refinement)
+    product = choose_product(list(names), verdict, refinement, {1: "cluster 1", 3: "cluster 3"})
     assert product["stage"] == stage
     assert says in product["reason"]
     assert product["fallback"] == ("last stage" not in says)
@@ -355,6 +357,65 @@ def test_a_class_that_nearly_vanishes_is_named_and_a_rare_one_is_not() -> None:
 def test_a_network_of_the_user_s_classes_is_measured_by_their_numbers(tmp_path: Path) -> None:
     truth = np.array([[[0, 0, 0, 1, 1, 1]]], np.uint8)
     wrong = 1 - truth  # matching by overlap would call it perfect
-    result = run(tmp_path, {"stage2": wrong}, truth=truth, n_clusters=2, by_number=True)
-    assert result["matching"]["method"] == "numbers"
+    result = run(tmp_path, {"stage2": wrong}, truth=truth, n_clusters=2, word=CLASS)
+    assert result["matching"]["method"] == result["best_map"]["stage2"]["method"] == "numbers"
+    assert result["matching"]["map"] == {"class 0": "background", "class 1": "class 1"}
     assert result["stages"]["stage2"]["mean_iou"] == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "shift", "classes", "called"),
+    [
+        ({}, 0, {}, ["class 0", "class 1"]),
+        ({0: "matrix", 1: "cell"}, 0, {}, ["matrix", "cell"]),
+        ({"1": "cell"}, 0, None, ["class 0", "cell"]),
+        # The user's own name counts, here too where the truth has others.
+        ({0: "matrix", 1: "cell"}, 0, {"mine": {"clusters": [1]}}, ["class 0", "mine"]),
+        # Another numbering, more values than classes, or one name for both: names of the truth stay the truth's.
+        ({1: "matrix", 2: "cell"}, 1, {}, ["class 0", "class 1"]),
+        ({1: "cell"}, 1, {}, ["class 0", "class 1"]),
+        ({1: "cell", 2: "other"}, 0, {}, ["class 0", "class 1"]),
+        ({0: "cell", 1: "cell"}, 0, {}, ["class 0", "class 1"]),
+        ({0: "class 1"}, 0, {}, ["class 0", "class 1"]),
+    ],
+)
+def test_a_class_takes_the_name_of_the_value_that_is_its_number(
+    tmp_path: Path, names: Any, shift: int, classes: Any, called: list[str]
+) -> None:
+    truth = np.array([[[0, 0, 0, 1, 1, 1]]], np.uint8)
+    settings = {"truth_names": names}
+    result = run(
+        tmp_path,
+        {"stage2": truth, "mpp": truth},
+        truth=truth + np.uint8(shift),
+        n_clusters=2,
+        word=CLASS,
+        classes=classes,
+        settings=settings,
+    )
+    assert [row["name"] for row in result["classes"]] == called
+    assert list(result["stages"]["mpp"]["fractions"]) == called
+    assert result["word"] == "class"
+    assert bool(result["warnings"]) == bool(shift)
+    # Clusters are matched by overlap, and stay clusters.
+    clusters = run(tmp_path, {"stage2": truth}, truth=truth, n_clusters=2, settings=settings)
+    assert [row["name"] for row in clusters["classes"]] == ["cluster 0", "cluster 1"]
+
+
+def test_what_refinement_did_is_said_of_classes_by_name(tmp_path: Path) -> None:
+    stages = {name: labels for name, labels in phantom()[0].items() if name != "pseudo_labels"}
+    change = describe(np.diag([90, 90, 90, 2]) + np.eye(4, k=-1, dtype=int) * 8, 0.5, "refine_scm")
+    assert change["warnings"] == ["refine_scm took 80.0% of class 3 away and added 0.0%"]
+    for classes, name in (({}, "class 3"), ({"rim": {"clusters": [3]}}, "rim")):
+        result = run(tmp_path, stages, refinement={"scm": change}, word=CLASS, classes=classes)
+        assert result["product"]["reason"] == f"SCM took away more than half of {name}"
+        assert result["refinement"]["scm"]["warnings"] == [f"refine_scm took 80.0% of {name} away and added 0.0%"]
+
+
+def test_a_lost_class_of_the_labels_is_not_a_cluster_too_many(tmp_path: Path) -> None:
+    labels = np.array([[[0, 0, 0, 1, 1, 1]]], np.uint8)
+    stages = {"stage2": labels, "mpp": np.zeros_like(labels)}
+    assert "were these clusters too many?" in stage_table(run(tmp_path, stages, n_clusters=2))
+    table = stage_table(run(tmp_path, stages, n_clusters=2, word=CLASS))
+    assert table.startswith("WARNING: the product has lost class 1; is enough of each labelled?")
+    assert "cluster" not in table

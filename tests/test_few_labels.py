@@ -81,8 +81,13 @@ def test_pixels_painted_in_two_rounds(tmp_path: Path) -> None:
 def test_labelled_slices(tmp_path: Path) -> None:
     chosen = [2, 6, 10, 14]
     np.save(tmp_path / "labels.npy", 1 - truth()[chosen])  # against the grey levels, so that nobody guesses it
-    made = workflow(tmp_path, "slices", "../labels.npy", labels={"slices": chosen})
-    made.run("results/a/metrics.json")
+    names = {"truth_names": {1: "column"}}
+    made = workflow(tmp_path, "slices", "../labels.npy", labels={"slices": chosen}, evaluate=names)
+    made.run("results/a/labels.json", "results/groups/a/methods.md")
     user = np.full(SHAPE, 255, np.uint8)
     user[chosen] = 1 - truth()[chosen]
     keeps(tmp_path, user)
+    # Classes, not clusters; what is handed on beside the scan's own files knows no truth.
+    assert [row["name"] for row in read_json(tmp_path / "results/a/labels.json")["classes"]] == ["class 0", "column"]
+    methods = (tmp_path / "results/groups/a/methods.md").read_text()
+    assert "| id | name | classes of the labels |\n|---|---|---|\n| 0 | class 0 | 0 |\n| 1 | class 1 | 1 |" in methods

@@ -12,6 +12,7 @@ import pytest
 from beamseg.config import defaults, load_schema
 from beamseg.methods import CITATIONS, LABELERS, write_methods
 from beamseg.models import MODELS, REFERENCE_MODELS
+from beamseg.palette import class_table, word_for
 
 BASEDIR = Path(__file__).parents[1]
 PLAN = {"range": [0.25, 1.5], "clipped": {"low": 0.001, "high": 0.02}, "bits": 16}
@@ -103,6 +104,16 @@ def test_painted_pixels_are_described_as_such(tmp_path: Path) -> None:
     assert "3. Li, C. et al. Toward few pixel annotations" in text
     assert "label smoothing" not in text.split("## Parameters")[0]
     assert "Self-Correcting" not in text
+
+
+@pytest.mark.parametrize("source", ["slices", "pixels", "bundle"])
+def test_classes_of_labels_are_not_called_clusters(tmp_path: Path, source: str) -> None:
+    assert "| id | name | clusters |" in page(tmp_path)
+    table = class_table(2, {"mitochondrion": {"clusters": [1]}}, word=word_for(source))
+    text = page(tmp_path, {"class_table": table}, label_source=source)
+    assert "| id | name | classes of the labels |" in text
+    assert "| 0 | class 0 | 0 |\n| 1 | mitochondrion | 1 |" in text
+    assert "cluster" not in text.split("## Parameters")[0]
 
 
 def test_voxels_left_out_of_the_training_are_said(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from beamseg.errors import InputError
-from beamseg.palette import COLOURS, class_table, colour, rgb
+from beamseg.palette import CLASS, CLUSTER, COLOURS, class_table, colour, member_names, rgb, unnamed, word_for
 
 
 def test_without_a_map_every_cluster_is_a_class() -> None:
@@ -25,6 +25,35 @@ def test_merged_clusters_are_one_class_in_the_order_of_the_lowest() -> None:
         (3, "cluster 3", [3]),
     ]
     assert table[2]["colour"] == "#ABCDEF"
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        ("clusters", CLUSTER),
+        *((source, CLASS) for source in ("slices", "pixels", "bundle", "bundle_pixels")),
+    ],
+)
+def test_what_a_network_learned_says_what_its_numbers_are_called(source: str, word: str) -> None:
+    assert word_for(source) == word
+    assert [row["name"] for row in class_table(2, None, word=word_for(source))] == [f"{word} 0", f"{word} 1"]
+
+
+def test_classes_of_labels_are_named_and_merged_by_their_numbers() -> None:
+    table = class_table(4, {"mitochondrion": {"clusters": [1]}, "rest": {"clusters": [2, 3]}}, word=CLASS)
+    assert [row["name"] for row in table] == ["class 0", "mitochondrion", "rest"]
+    assert member_names(table, CLASS) == {0: "class 0", 1: "mitochondrion", 2: "rest, class 2", 3: "rest, class 3"}
+    assert unnamed(table, CLASS) == ["class 0"]
+    with pytest.raises(InputError) as caught:
+        class_table(2, {"rest": {"clusters": [2]}}, word=CLASS)
+    assert (caught.value.found, caught.value.expected) == ("class 2", "classes 0 to 1")
+    assert "cluster" not in caught.value.remedy.replace("n_clusters", "")
+
+
+def test_no_two_classes_have_one_name() -> None:
+    table = class_table(3, {"class 1": {"clusters": [0]}}, word=CLASS)
+    assert [row["name"] for row in table] == ["class 1", "class 1, not named", "class 2"]
+    assert unnamed(table, CLASS) == ["class 1, not named", "class 2"]
 
 
 def test_a_colour_given_by_the_user_is_not_given_twice() -> None:

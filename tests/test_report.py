@@ -21,7 +21,8 @@ from beamseg.count import disputed
 from beamseg.figures import volume_text
 from beamseg.metrics import percent
 from beamseg.models import build_model, save_weights
-from beamseg.page import answer, verdicts
+from beamseg.page import answer, captions, verdicts
+from beamseg.palette import CLASS
 from beamseg.provenance import read_json, write_json
 from beamseg.report import FIGURES, curve_panels, densest_window, report, truth_display
 from beamseg.shading import QUANTILES
@@ -53,6 +54,8 @@ def run(
 ) -> str:
     """A report of the test phantom; returns the page."""
     stages, values = phantom()
+    if options.get("word") == CLASS:
+        del stages["pseudo_labels"]
     rng = np.random.default_rng(3)
     grey = (1 + values.astype(int) * 15000 + rng.integers(0, 4000, values.shape)).astype(np.uint16)
     grey[stages["scm"] == 255] = 0
@@ -279,6 +282,48 @@ def test_a_class_of_the_truth_without_cluster_has_an_entry_of_its_own(tmp_path: 
     assert names[2].endswith("(no cluster)")
     assert len(set(colours)) == 3
     assert sorted(ids[:3]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_classes_of_labels_are_called_what_they_are(tmp_path: Path, truth: bool) -> None:
+    page = run(tmp_path, truth, word=CLASS, classes={"cell": {"clusters": [1]}})
+    text = re.sub(r"src='[^']*'", "", page)
+    for words in (
+        "<dt>classes</dt><dd>4, of labels given by hand</dd>",
+        "<th>classes of the labels</th>",
+        "<dt>classes</dt><dd>class 0 ",
+        "; cell ",
+        "<h2>What the classes stand for</h2>",
+        "<h2>Grey values</h2>",
+    ):
+        assert words in text, words
+    assert ("Left, classes of stage 2 against the truth" in text) == truth
+    assert ("each to the value that is its number" in text) == truth
+    assert "pseudo-labels" not in text
+    # Only where it speaks of grey levels is anything a cluster.
+    about_clusters = re.findall(r"[^.<>]*clusters?\b[^.<>]*", text, re.IGNORECASE)
+    assert all("grey levels" in said for said in about_clusters), about_clusters
+
+
+def test_names_of_the_truth_are_told_from_those_of_classes(tmp_path: Path) -> None:
+    stages, truth = phantom()
+    stages = {"stage2": stages["stage2"]}
+    settings = {"truth_names": {"3": "rim", "7": "pyrite"}}
+    result = evaluate(tmp_path, stages, truth=truth, settings=settings, word=CLASS)
+    assert truth_display(result)[0] == ["class 0 (truth: background)", "class 1", "class 2", "class 3 (truth: rim)"]
+    result = evaluate(tmp_path, stages, truth=truth, settings={"truth_names": {"3": "rim"}}, word=CLASS)
+    assert truth_display(result)[0] == ["class 0 (truth: background)", "class 1", "class 2", "rim"]
+    result = evaluate(tmp_path, stages, truth=np.where(truth == 2, 9, truth).astype(np.uint8), word=CLASS)
+    assert truth_display(result)[0][2] == "class 2 (truth: class 9)"
+    two = {"stage2": np.minimum(truth, 1)}
+    result = evaluate(tmp_path, two, truth=np.minimum(truth, 2), word=CLASS, n_clusters=2)
+    assert truth_display(result)[0][2:] == ["class 2 (in the truth alone)"]
+
+
+def test_results_from_before_speak_of_clusters(tmp_path: Path) -> None:
+    result = evaluate(tmp_path, phantom()[0])
+    del result["word"]
+    assert "cuts between clusters" in captions(result, {"range": [0.0, 1.0]}, {})["histogram"]
 
 
 def test_curves_are_sorted_into_panels() -> None:

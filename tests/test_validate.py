@@ -223,6 +223,11 @@ def test_unknown_points_and_classes_are_named(tmp_path: Path) -> None:
         judge({"002": "pore"}, key, NAMES, "form.csv")
 
 
+def test_classes_of_labels_are_listed_as_such(done: Finished) -> None:
+    blind = export_points(dataclasses.replace(done, metrics=done.metrics | {"word": "class"}), 60)
+    assert (blind / "classes.csv").read_text() == "class,classes of the labels\npore,0\nglass,1\n"
+
+
 def test_no_key_and_no_answer(done: Finished) -> None:
     with pytest.raises(InputError, match="draw them: beamseg validate a"):
         read_answers(done, "form.csv")

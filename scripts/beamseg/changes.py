@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +53,36 @@ def describe(matrix: np.ndarray, warn_fraction: float, stage: str) -> dict[str, 
         given again.
     """
     before, after, kept = matrix.sum(1), matrix.sum(0), np.diag(matrix)
-    classes, warnings, erased = [], [], []
+    classes, erased = [], []
     for k in range(len(matrix)):
         lost = float((before[k] - kept[k]) / before[k]) if before[k] else 0.0
         gained = float((after[k] - kept[k]) / before[k]) if before[k] else 0.0
         classes.append({"id": k, "before": int(before[k]), "after": int(after[k]), "lost": lost, "gained": gained})
         if lost > ERASED:
             erased.append(k)
-        if max(lost, gained) > warn_fraction:
-            warnings.append(f"{stage} took {lost:.1%} of class {k} away and added {gained:.1%}")
-        elif not before[k] and after[k]:
-            warnings.append(f"{stage} made {int(after[k])} voxels of class {k}, which had none")
     changed = float(1 - kept.sum() / before.sum()) if before.sum() else 0.0
     return {
         "matrix": matrix.tolist(),
         "changed": changed,
         "classes": classes,
         "erased": erased,
-        "warnings": warnings,
+        "warnings": warnings(classes, warn_fraction, stage),
         "warn_fraction": warn_fraction,
     }
+
+
+def warnings(
+    classes: Sequence[dict[str, Any]], warn_fraction: float, stage: str, names: Mapping[int, str] | None = None
+) -> list[str]:
+    """What a user should be told of `classes` as `describe` has them, by their names where there are some."""
+    found = []
+    for entry in classes:
+        name = (names or {}).get(entry["id"], f"class {entry['id']}")
+        if max(entry["lost"], entry["gained"]) > warn_fraction:
+            found.append(f"{stage} took {entry['lost']:.1%} of {name} away and added {entry['gained']:.1%}")
+        elif not entry["before"] and entry["after"]:
+            found.append(f"{stage} made {entry['after']} voxels of {name}, which had none")
+    return found
 
 
 def add_to_manifest(path: str | Path, manifest: dict[str, Any], warn_fraction: float) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import yaml
 from .annotations import FOLDER, files_of
 from .bundle_files import read_index, settings_of
 from .errors import InputError
-from .palette import class_table
+from .palette import class_table, word_for
 from .strict_yaml import parse_yaml
 
 TABLE_COLUMNS = ("sample", "path", "dataset", "labels", "truth", "group", "preset", "bundle")
@@ -480,7 +480,8 @@ def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> N
             "0: clusters speak only beside painted pixels",
             "set train.prior: 0, or label_source: pixels",
         )
-    class_table(settings["pseudo_label"]["n_clusters"], settings["classes"], f"{where}: classes")
+    word = word_for(settings["label_source"])
+    class_table(settings["pseudo_label"]["n_clusters"], settings["classes"], f"{where}: classes", word)
 
 
 def _preset(name: str, workdir: Path, shipped: Path, schema: dict[str, Any]) -> dict[str, Any]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import metrics
+from . import changes, metrics
 from .count import MAX_TRUTH, TRAINED_ON, Counts, count, spread_out
 from .errors import InputError
 from .metrics import STAGES
-from .palette import class_ids, class_table
+from .palette import CLASS, CLUSTER, class_ids, class_table, member_names, word_of
 from .provenance import atomic_path, write_json
 from .slabs import UNLABELLED
 from .volumes import Volume
@@ -26,7 +26,7 @@ DEFINITIONS = {
     "dice": "2 |A and B| / (|A| + |B|), over all of the field of view; null if the truth has no such voxel",
     "mean_iou": "mean over the classes of the truth that are present and not background; mean_dice likewise",
     "voxels": "of the class in the truth, where it was measured",
-    "moves": "voxels by class of the pseudo-labels (rows) and of this stage (columns); last is unlabelled",
+    "moves": "voxels by class of the first stage (rows) and of this stage (columns); last is unlabelled",
     "least_certain": "blocks of 8 by 64 by 64 voxels with the lowest mean confidence that do not touch; not calibrated",
     "agreement": "equal: share of voxels with the same class in both stages; classes: IoU of the two stages",
 }
@@ -47,7 +47,7 @@ def evaluate(
     refinement: dict[str, dict[str, Any]] | None = None,
     out_truth: str | Path | None = None,
     mem_budget_mb: float = 512,
-    by_number: bool = False,
+    word: str = CLUSTER,
     parts: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Measure all stages in one pass and name the product.
@@ -63,7 +63,8 @@ def evaluate(
     out_json, out_csv : path
         Metrics whole, and as a table with a row per stage and class.
     classes : dict, optional
-        The section `classes`; its merges are applied before anything is measured.
+        The section `classes`; its merges are applied before anything is measured. Where it is empty, classes that are
+        compared by number take the names that `truth_names` gives to their values.
     truth : Volume, optional
         uint8, 0 … 252 (after `truth_map`); 255 is not labelled.
     training_labels : Volume, optional
@@ -79,8 +80,8 @@ def evaluate(
         without truth. So that the truth is opened here alone.
     mem_budget_mb : float
         MiB that may be held of the volumes at once.
-    by_number : bool
-        Whether cluster k is value k of the truth, since the network learned the user's classes; else they are matched.
+    word : str
+        `palette.word_for` the labels that the network learned: class k is value k of the truth; clusters are matched.
     parts : sequence of path, optional
         What the rule `count` left, where the run is cut into parts; else the voxels are counted here.
 
@@ -96,13 +97,19 @@ def evaluate(
     """
     if not stages or any(name not in STAGES for name in stages):
         raise ValueError(f"stages {list(stages)}: one or more of {list(STAGES)}")
-    table = class_table(n_clusters, classes)
+    table = class_table(n_clusters, classes, word=word)
     to_class = class_ids(table)
     shape = next(iter(stages.values())).shape
     counts = count(stages, to_class, truth, training_labels, confidence, mem_budget_mb=mem_budget_mb, parts=parts)
 
-    product = choose_product(list(stages), verdict, refinement)
+    if truth is not None and word == CLASS and not classes:
+        _take_names(table, counts, settings)
+    called = member_names(table, word)
+    if refinement is not None:
+        refinement = _said_by_name(refinement, called)
+    product = choose_product(list(stages), verdict, refinement, called)
     result: dict[str, Any] = {
+        "word": word,
         "classes": table,
         "stages": {name: {} for name in stages},
         "product": product,
@@ -116,15 +123,41 @@ def evaluate(
     if truth is not None:
         # A colour mask names its values by colour until the user names them.
         colours = getattr(truth, "mapping", {}) if not settings.get("truth_map") else {}
-        _compare(result, counts, table, settings, classes is not None, colours, by_number)
+        by_name = _compare(result, counts, table, settings, set(classes or {}), colours, word == CLASS)
         result["warnings"] = list(getattr(truth, "warnings", []))
-        if by_number and classes is None:
+        if word == CLASS and not by_name:
             result["warnings"] += _other_numbers(result["truth"], table)
     if out_truth is not None:
         _write_truth(result, truth, shape, out_truth)
     _write_csv(result, out_csv)
     write_json(out_json, result)
     return result
+
+
+def _take_names(table: list[dict[str, Any]], counts: Counts, settings: dict[str, Any]) -> None:
+    """Name classes after the values that they are compared with; not where the truth may have another numbering."""
+    names = _truth_names(settings)
+    values = np.flatnonzero(counts.truth[counts.names[0]].sum(axis=0)[: MAX_TRUTH + 1]).tolist()
+    numbers = [row["clusters"][0] for row in table]
+    taken = [names.get(number, row["name"]) for number, row in zip(numbers, table, strict=True)]
+    if values == numbers and set(names) <= set(numbers) and len(set(taken)) == len(taken):
+        for row, name in zip(table, taken, strict=True):
+            row["name"] = name
+
+
+def _truth_names(settings: dict[str, Any]) -> dict[int, str]:
+    return {int(value): name for value, name in (settings.get("truth_names") or {}).items()}
+
+
+def _said_by_name(refinement: dict[str, dict[str, Any]], called: Mapping[int, str]) -> dict[str, dict[str, Any]]:
+    """What refinement changed, with warnings that call the classes by their names."""
+    said = {}
+    for stage, change in refinement.items():
+        warnings = change.get("warnings", [])
+        if "warn_fraction" in change:
+            warnings = changes.warnings(change["classes"], change["warn_fraction"], f"refine_{stage}", called)
+        said[stage] = {**change, "warnings": warnings}
+    return said
 
 
 def _other_numbers(truth: list[dict[str, Any]], table: list[dict[str, Any]]) -> list[str]:
@@ -151,9 +184,14 @@ def _write_truth(result: dict[str, Any], truth: Volume | None, shape: tuple[int,
 
 
 def choose_product(
-    names: list[str], verdict: dict[str, Any] | None, refinement: dict[str, dict[str, Any]] | None
+    names: list[str],
+    verdict: dict[str, Any] | None,
+    refinement: dict[str, dict[str, Any]] | None,
+    called: Mapping[int, str],
 ) -> dict[str, Any]:
     """The stage that is handed on and why: the last of the chain, unless the watch or the refinement speaks against it.
+
+    `called` names what a refinement may have erased.
 
     Returns
     -------
@@ -164,7 +202,7 @@ def choose_product(
     index = len(chain) - 1
     reasons = []
     while index > 0 and (refinement or {}).get(chain[index], {}).get("erased"):
-        erased = ", ".join(f"cluster {cluster}" for cluster in (refinement or {})[chain[index]]["erased"])
+        erased = ", ".join(called[cluster] for cluster in (refinement or {})[chain[index]]["erased"])
         reasons.append(f"{STAGES[chain[index]]} took away more than half of {erased}")
         index -= 1
     stage = chain[index]
@@ -255,11 +293,14 @@ def _compare(
     counts: Counts,
     table: list[dict[str, Any]],
     settings: dict[str, Any],
-    named: bool,
+    given: set[str],
     colours: dict[int, str],
     by_number: bool,
-) -> None:
-    """Match classes to the truth on the first stage and measure all stages by that map, and each by its own best."""
+) -> bool:
+    """Match classes to the truth on the first stage and measure all stages by that map, and each by its own best.
+
+    Returns whether a name of `given`, which the user gave to classes, is one of the truth, so that names decide.
+    """
     first = counts.names[0]
     n = len(table)
     totals = counts.truth[first].sum(axis=0)
@@ -267,7 +308,7 @@ def _compare(
         "truth_unlabelled": int(totals[UNLABELLED]),
         "trained_on": int(totals[TRAINED_ON]),
     }
-    names = {int(value): name for value, name in (settings.get("truth_names") or {}).items()}
+    names = _truth_names(settings)
     values = sorted({int(v) for v in np.flatnonzero(totals[: MAX_TRUTH + 1])} | set(names))
     present = [value for value in values if totals[value] > 0]
     if not present:
@@ -293,17 +334,15 @@ def _compare(
     if by_number:
         places = {value: i for i, value in enumerate(present)}
         fixed = {i: places[row["clusters"][0]] for i, row in enumerate(table) if row["clusters"][0] in places}
-    if named:
-        of_name = {names[value]: present.index(value) for value in present if value in names}
-        fixed |= {i: of_name[name] for i, name in enumerate(labels) if name in of_name}
+    of_name = {names[value]: present.index(value) for value in present if names.get(value) in given}
+    fixed |= {i: of_name[name] for i, name in enumerate(labels) if name in of_name}
     columns = [values.index(value) for value in present]
+    by = "numbers" if by_number and not of_name else "names"
     mapping, method = metrics.match(counts.truth[first][:n, present], fixed)
-    if by_number and not named:
-        method = method.replace("names", "numbers")
     result["truth"] = truth
     result["matching"] = {
         "stage": first,
-        "method": method,
+        "method": method.replace("names", by),
         "map": {label: truth[columns[target]]["name"] for label, target in zip(labels, mapping, strict=True)},
         "voxels": counts.truth[first][np.ix_([*range(n), UNLABELLED], values)].tolist(),
     }
@@ -316,9 +355,10 @@ def _compare(
         best, how = metrics.match(counts.truth[stage][:n, present], fixed)
         own = _scores(counts.truth[stage], n, values, truth, [columns[target] for target in best])
         result["best_map"][stage] = {key: own[key] for key in ("accuracy", "mean_iou", "mean_dice")} | {
-            "method": how,
+            "method": how.replace("names", by),
             "map": {label: truth[columns[target]]["name"] for label, target in zip(labels, best, strict=True)},
         }
+    return bool(of_name)
 
 
 def _default_name(value: int, background: bool, colours: dict[int, str]) -> str:
@@ -383,7 +423,8 @@ def stage_table(result: dict[str, Any]) -> str:
     lines.append(f"* the product is {STAGES[product['stage']]}: {product['reason']}")
     lost = result["lost_classes"].get(product["stage"])
     if lost:
-        lines.insert(0, f"WARNING: the product has lost {', '.join(lost)}; were these clusters too many?")
+        why = "were these clusters too many?" if word_of(result) == CLUSTER else "is enough of each labelled?"
+        lines.insert(0, f"WARNING: the product has lost {', '.join(lost)}; {why}")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import BY_HAND, flatten
+from .palette import MEMBERS, word_for
 from .provenance import atomic_path
 
 SRCT = (
@@ -106,7 +107,8 @@ def write_methods(
     for scan in bundle["scans"]:
         size = " × ".join(f"{v:g}" for v in scan["voxel_size_um"]) if scan["voxel_size_um"] else "unknown"
         lines.append(f"| {scan['name']} | {' × '.join(map(str, scan['shape']))} | {scan['dtype']} | {size} |")
-    lines += ["", "## Classes", "", "| id | name | clusters |", "|---|---|---|"]
+    members = MEMBERS[word_for(settings["label_source"])]
+    lines += ["", "## Classes", "", f"| id | name | {members} |", "|---|---|---|"]
     for row in bundle["class_table"]:
         lines.append(f"| {row['id']} | {row['name']} | {', '.join(map(str, row['clusters']))} |")
     lines += ["", "## Parameters", "", "| key | value |", "|---|---|"]

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from .metrics import STAGES, frame_line, percent
 from .page import STYLE, answer, shares_bar, told, verdicts
+from .palette import word_of
 from .provenance import atomic_path, read_json
 
 OWN_STYLE = """
@@ -82,7 +83,7 @@ def _row(row: dict[str, str], beside: dict[str, Path], results: Path) -> str:
 def verdicts_beside(result: dict[str, Any], beside: dict[str, Path]) -> list[tuple[str, str, str]]:
     """The verdicts of a run's report, from its metrics and the paths that `write_overview` takes."""
     found = {key: read_json(path) for key, path in beside.items() if path.exists()}
-    plan = told(found.get("plan", {}), found.get("classes", {}), found.get("compared"))
+    plan = told(found.get("plan", {}), found.get("classes", {}), found.get("compared"), word_of(result))
     return verdicts(result, found.get("scan", {}), plan)
 
 

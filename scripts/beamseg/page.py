@@ -10,6 +10,7 @@ from typing import Any
 
 from .figures import length_text, volume_text
 from .metrics import STAGES, percent, relative_gain, stage_names, stage_rows
+from .palette import CLASS, CLUSTER, MEMBERS, PLURAL, member_names, word_of
 from .provenance import atomic_path
 
 STYLE = """
@@ -65,6 +66,12 @@ TITLES = {
     "views_3d": "The classes in three dimensions",
     "grad_cam": "What the networks look at",
 }
+OF_CLASSES = {
+    "histogram": "Grey values",
+    "elbow": "Clusters of the grey levels",
+    "matching": "What the classes stand for",
+}
+"""Titles that are others where the network learned the classes of its user."""
 
 
 def write_page(
@@ -97,8 +104,8 @@ def write_page(
     )
     kind, text = answer(found, result["has_truth"])
     texts = captions(result, plan, facts)
-    pictures = {key: _figure(key, image, texts[key]) for key, image in images.items()}
-    first = stage_names(result)[0]
+    heads = TITLES | (OF_CLASSES if word_of(result) == CLASS else {})
+    pictures = {key: _figure(heads[key], image, texts[key]) for key, image in images.items()}
     parts = [
         f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{name}: segmentation</title>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
@@ -108,13 +115,13 @@ def write_page(
         f"<ul class='verdicts'>\n{items}\n</ul>",
         f"<div class='inout'><div><h2>What went in</h2>{_list(went_in(result, scan, plan, clusters))}"
         f"<h2>What came out</h2>{_list(came_out(result))}{shares_bar(result)}</div>{pictures.pop('thumbnail')}</div>",
-        f"<h2>{TITLES['stages']}</h2>{_stage_table(result)}{pictures.pop('stages')}",
+        f"<h2>{heads['stages']}</h2>{_stage_table(result)}{pictures.pop('stages')}",
         f"<h2>Classes of the product</h2>{_class_table(result, scan.get('voxel_size_um'))}",
     ]
     if result["has_truth"] and len(result["stages"]) > 1:
-        parts.append(f"<h2>Gain of each class over the {STAGES[first]}</h2>{_gain_table(result)}")
+        parts.append(f"<h2>Gain of each class over {_first_stage(result)}</h2>{_gain_table(result)}")
     for key, picture in pictures.items():
-        parts.append(f"<h2>{TITLES[key]}</h2>")
+        parts.append(f"<h2>{heads[key]}</h2>")
         if key == "trust" and result["least_certain"]:
             parts.append(_region_table(result, scan.get("voxel_size_um")))
         if key == "shading":
@@ -128,10 +135,16 @@ def write_page(
         temporary.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _figure(key: str, image: str | Path, caption: str) -> str:
+def _first_stage(result: dict[str, Any]) -> str:
+    """The first stage, in a sentence."""
+    first = stage_names(result)[0]
+    return f"the {STAGES[first]}" if first == "pseudo_labels" else STAGES[first]
+
+
+def _figure(title: str, image: str | Path, caption: str) -> str:
     data = base64.b64encode(Path(image).read_bytes()).decode()
     return (
-        f"<figure><img alt='{escape(TITLES[key])}' src='data:image/png;base64,{data}'>"
+        f"<figure><img alt='{escape(title)}' src='data:image/png;base64,{data}'>"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
@@ -151,9 +164,14 @@ def shares_bar(result: dict[str, Any]) -> str:
     return f"<div class='shares'>{''.join(pieces)}</div>"
 
 
-def told(plan: dict[str, Any], clusters: dict[str, Any], compared: dict[str, Any] | None) -> dict[str, Any]:
-    """A plan as `verdicts` reads it: with the warnings of the clusters, and what `compare` found of a bundle's scan."""
-    warnings = [*plan.get("warnings", []), *clusters.get("warnings", [])]
+def told(
+    plan: dict[str, Any], clusters: dict[str, Any], compared: dict[str, Any] | None, word: str = CLUSTER
+) -> dict[str, Any]:
+    """A plan as `verdicts` reads it: with the warnings of the clusters, and what `compare` found of a bundle's scan.
+
+    Where the network learned classes of its user (`word`), clusters that hold too little are nobody's loss.
+    """
+    warnings = [*plan.get("warnings", []), *(clusters.get("warnings", []) if word == CLUSTER else [])]
     return {**plan, "warnings": warnings, "compared": compared}
 
 
@@ -171,7 +189,7 @@ def answer(found: list[tuple[str, str, str]], has_truth: bool) -> tuple[str, str
 def went_in(
     result: dict[str, Any], scan: dict[str, Any], plan: dict[str, Any], clusters: dict[str, Any]
 ) -> dict[str, str]:
-    """The input in a few lines: size, voxels, field of view, grey range, clusters."""
+    """The input in a few lines: size, voxels, field of view, grey range, clusters or the labels' classes."""
     kind = ", ".join(str(scan[key]) for key in ("format", "dtype") if scan.get(key))
     entries = {"scan": describe_scan(result, scan)}
     if kind:
@@ -179,8 +197,9 @@ def went_in(
     others = len(plan.get("scans") or {}) - 1
     shared = f", shared with {others} other scan{'s' * (others > 1)}" if others > 0 else ""
     entries["grey range"] = f"{plan['range'][0]:.6g} to {plan['range'][1]:.6g}{shared}"
-    labeler = clusters.get("labeler")
-    entries["clusters"] = f"{clusters['n_clusters']}{f', by {labeler}' if labeler else ''}"
+    labeler, word = clusters.get("labeler"), word_of(result)
+    by = "of labels given by hand" if word == CLASS else f"by {labeler}" if labeler else ""
+    entries[PLURAL[word]] = f"{clusters['n_clusters']}{f', {by}' if by else ''}"
     return entries
 
 
@@ -242,7 +261,8 @@ def verdicts(
         found.append(("note", "truth", "none was given: the numbers below compare stages with each other only."))
     lost = result["lost_classes"].get(product["stage"])
     if lost:
-        text = f"the product has lost {', '.join(lost)}: clusters too many, or a network trained too little."
+        why = "clusters too many" if word_of(result) == CLUSTER else "too few labels"
+        text = f"the product has lost {', '.join(lost)}: {why}, or a network trained too little."
         found.insert(0, ("bad", "classes", text))
     if last.get("mean_confidence") is not None:
         sure = {name: value for name, value in last["confidence"].items() if value is not None}
@@ -256,7 +276,7 @@ def verdicts(
             )
         )
     for stage, change in (result.get("refinement") or {}).items():
-        found.append(("note", STAGES.get(stage, stage), _changed(change, result["classes"])))
+        found.append(("note", STAGES.get(stage, stage), _changed(change, result)))
         found += [("warn", STAGES.get(stage, stage), f"{text}.") for text in change.get("warnings", [])]
     found += [("warn", "truth", f"{text}.") for text in result.get("warnings", [])]
     found += [("warn", "scan", str(text)) for text in scan.get("warnings", [])]
@@ -276,10 +296,10 @@ def verdicts(
     return head + sorted(rest, key=lambda item: order[item[0]])
 
 
-def _changed(change: dict[str, Any], table: list[dict[str, Any]]) -> str:
+def _changed(change: dict[str, Any], result: dict[str, Any]) -> str:
     """What a refinement took from each class and added to it, in a sentence."""
     text = f"changed {percent(change.get('changed'))} of the labels it was given"
-    names = {cluster: row["name"] for row in table for cluster in row["clusters"]}
+    names = member_names(result["classes"], word_of(result))
     moved = [
         f"{names[entry['id']]} −{percent(entry['lost'])} +{percent(entry['gained'])}"
         for entry in change.get("classes", [])
@@ -351,7 +371,7 @@ def _stage_table(result: dict[str, Any]) -> str:
 
 def _class_table(result: dict[str, Any], voxel: list[float] | None) -> str:
     product = result["stages"][result["product"]["stage"]]
-    header = ["class", "id", "clusters", "fraction"]
+    header = ["class", "id", MEMBERS[word_of(result)], "fraction"]
     header += ["volume"] if voxel else []
     header += ["confidence"] if "confidence" in product else []
     header += ["stands for", "IoU", "Dice", "voxels in truth"] if result["has_truth"] else []
@@ -442,7 +462,8 @@ def _spans(spans: list[list[int]]) -> str:
 
 def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]) -> dict[str, str]:
     """What each figure shows, in plain words and numbers."""
-    truth = result["has_truth"]
+    truth, word = result["has_truth"], word_of(result)
+    stand_for = "clusters that stand for its classes" if word == CLUSTER else "classes that stand for its values"
     product = STAGES[result["product"]["stage"]]
     low, high = plan["range"]
     clipped = plan.get("clipped") or {}
@@ -453,7 +474,7 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
     texts = {
         "stages": "Share of each class and, on the right, the share of voxels to which two stages give the same class.",
         "overlays": f"Slice {facts.get('overlays')}, classes over grey levels. "
-        + ("The truth has the colours of the clusters that stand for its classes. " if truth else "")
+        + (f"The truth has the colours of the {stand_for}. " if truth else "")
         + "The same colour is the same class in every picture.",
         "disputes": f"Slice{'s' if len(shown) != 1 else ''} {', '.join(map(str, shown))}: the windows in which most "
         f"voxels change class between stages. Over the volume, {mean_disputed} do not keep theirs.",
@@ -463,19 +484,24 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
         "trust": f"Slice {facts.get('trust')}. Orange marks voxels on which not all stages agree. Where the network's "
         "confidence is beside it, 1 is sure; it is the network's own and not calibrated.",
         "histogram": f"Values of the scan. Those between {low:.6g} and {high:.6g} became the grey levels; "
-        f"{percent(clipped.get('low'))} below and {percent(clipped.get('high'))} above were clipped. Dashed lines "
-        "are the cuts between clusters, where grey levels decide. The vertical axis is logarithmic above its first "
-        "part.",
+        f"{percent(clipped.get('low'))} below and {percent(clipped.get('high'))} above were clipped. "
+        + ("Dashed lines are the cuts between clusters, where grey levels decide. " if word == CLUSTER else "")
+        + "The vertical axis is logarithmic above its first part.",
         "shading": "Of the values inside the field of view: how their level wanders along z and from the middle to the "
         "rim, rings about the middle (the median over all angles, less its running median), and what each slice has "
         "beyond the grey range or without a number. What the sample itself does along z or the radius is in it.",
         "elbow": "For K clusters of the group's grey levels, the least variance that can remain within them, and the "
         "distance of the closest two in standard deviations. Above √12 (grey line) a valley parts them, below "
-        "it a cut goes through a peak. Dashed is the number taken; rather too large than too small.",
+        "it a cut goes through a peak. "
+        + (
+            "Dashed is the number taken; rather too large than too small."
+            if word == CLUSTER
+            else "The classes are those of the labels; dashed is their number."
+        ),
         "curves": "Loss of stages 2 and 3, class rates among the predictions and what the watch against collapse "
         "saw. A class whose rate falls to zero has been lost.",
-        "matching": f"Where the voxels of each class of the pseudo-labels went in {product}, in per cent of a row. A "
-        "row far from 100 in its own column is a class that the networks or the refinement moved elsewhere.",
+        "matching": f"Where the voxels of each class of {_first_stage(result)} went in {product}, in per cent of a "
+        "row. A row far from 100 in its own column is a class that the networks or the refinement moved elsewhere.",
         "profile": "Left, the share of each class per slice: a step is a change in the sample or in the scan. Right, "
         "the share of voxels on which not all stages agree: high ends mean that the outer slices deserve less trust.",
     }
@@ -492,12 +518,14 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
             "is called by the class's name without being of it. Voxels without truth stay grey."
         )
         how = {
-            "hungarian": "one to one, by the highest sum of IoU",
-            "many to one": "each cluster to a class, several to one where that fits best",
+            "hungarian": "on these voxels, one to one, by the highest sum of IoU",
+            "many to one": f"on these voxels, each {word} to a class, several to one where that fits best",
+            "numbers": "each to the value that is its number",
+            "numbers, then many to one": "each to the value that is its number, or else where it fits best",
         }.get(result["matching"]["method"], "by the names in the configuration")
         texts["matching"] = (
-            f"Left, clusters of the {STAGES[result['matching']['stage']]} against the truth. They were matched once, "
-            f"on these numbers, {how}; all stages use this map. Right: "
+            f"Left, {PLURAL[word]} of {_first_stage(result)} against the truth. They were matched once, {how}; all "
+            "stages use this map. Right: "
             f"{texts['matching'][0].lower()}{texts['matching'][1:]}"
         )
     if "quantities" in facts:

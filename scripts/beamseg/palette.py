@@ -25,6 +25,22 @@ COLOURS = (
     "#7A4FBF",
 )
 
+CLUSTER, CLASS = "cluster", "class"
+PLURAL = {CLUSTER: "clusters", CLASS: "classes"}
+MEMBERS = {CLUSTER: "clusters", CLASS: "classes of the labels"}
+"""What the numbers are called that a row of the class table merges."""
+NOT_NAMED = ", not named"
+
+
+def word_for(label_source: str) -> str:
+    """What the numbers of a network's labels are called: clusters, or classes where it learned those of its user."""
+    return CLUSTER if label_source == "clusters" else CLASS
+
+
+def word_of(result: dict[str, Any]) -> str:
+    """The same of what `evaluate` left; before it said so, all were called clusters."""
+    return str(result.get("word", CLUSTER))
+
 
 def colour(index: int) -> str:
     """The palette's colour of an index, '#rrggbb'; past the palette, hues by the golden ratio."""
@@ -34,7 +50,9 @@ def colour(index: int) -> str:
     return f"#{round(red * 255):02X}{round(green * 255):02X}{round(blue * 255):02X}"
 
 
-def class_table(n_clusters: int, classes: dict[str, Any] | None, where: str = "classes") -> list[dict[str, Any]]:
+def class_table(
+    n_clusters: int, classes: dict[str, Any] | None, where: str = "classes", word: str = CLUSTER
+) -> list[dict[str, Any]]:
     """The class table: [{id, name, colour, clusters}], one class per cluster unless `classes` merges some.
 
     Parameters
@@ -42,9 +60,11 @@ def class_table(n_clusters: int, classes: dict[str, Any] | None, where: str = "c
     n_clusters : int
     classes : dict, optional
         The configuration's `classes` map: name -> {clusters: [ids], colour: '#rrggbb' (optional)}. Clusters that it
-        does not name stay classes of their own, `cluster <id>`. Classes are in the order of their lowest cluster.
+        does not name stay classes of their own, `<word> <id>`. Classes are in the order of their lowest cluster.
     where : str
         Names the key in errors.
+    word : str
+        `word_for` the network's labels: where its user gave them, the ids in `clusters` are the labels' class numbers.
 
     Raises
     ------
@@ -58,15 +78,17 @@ def class_table(n_clusters: int, classes: dict[str, Any] | None, where: str = "c
             if not 0 <= cluster < n_clusters:
                 raise InputError(
                     f"{where}.{name}.clusters",
-                    f"cluster {cluster}",
-                    f"clusters 0 to {n_clusters - 1}",
-                    "see the cuts in the report's histogram for which cluster is which",
+                    f"{word} {cluster}",
+                    f"{PLURAL[word]} 0 to {n_clusters - 1}",
+                    "see the cuts in the report's histogram for which cluster is which"
+                    if word == CLUSTER
+                    else "count the classes of the labels from 0; `pseudo_label.n_clusters` says how many there are",
                 )
             if cluster in owner:
                 raise InputError(
                     f"{where}.{name}.clusters",
-                    f"cluster {cluster}, which {owner[cluster]!r} has too",
-                    "each cluster in one class",
+                    f"{word} {cluster}, which {owner[cluster]!r} has too",
+                    f"each {word} in one class of the map",
                     "take it out of one of them",
                 )
             owner[cluster] = name
@@ -76,12 +98,15 @@ def class_table(n_clusters: int, classes: dict[str, Any] | None, where: str = "c
             )
         if not entry["clusters"]:
             raise InputError(
-                f"{where}.{name}.clusters", "an empty list", "a cluster or more", "name one or drop the class"
+                f"{where}.{name}.clusters", "an empty list", f"a {word} or more", "name one or drop the class"
             )
         rows.append({"name": name, "clusters": sorted(entry["clusters"]), "colour": entry.get("colour")})
     for cluster in range(n_clusters):
         if cluster not in owner:
-            rows.append({"name": f"cluster {cluster}", "clusters": [cluster], "colour": None})
+            name = f"{word} {cluster}"
+            # A user may have given that name to another.
+            name += NOT_NAMED * (name in (classes or {}))
+            rows.append({"name": name, "clusters": [cluster], "colour": None})
     rows.sort(key=lambda row: row["clusters"][0])
     given = {row["colour"].upper() for row in rows if row["colour"]}
     for number, row in enumerate(rows):
@@ -93,6 +118,21 @@ def class_table(n_clusters: int, classes: dict[str, Any] | None, where: str = "c
             row["colour"] = colour(index)
             given.add(colour(index).upper())
     return rows
+
+
+def member_names(table: list[dict[str, Any]], word: str) -> dict[int, str]:
+    """A name per cluster of a class table: that of its class, with the cluster's number where the class has several."""
+    return {
+        cluster: row["name"] if len(row["clusters"]) == 1 else f"{row['name']}, {word} {cluster}"
+        for row in table
+        for cluster in row["clusters"]
+    }
+
+
+def unnamed(table: list[dict[str, Any]], word: str) -> list[str]:
+    """Names of a class table that nobody gave."""
+    names = ((row["name"], f"{word} {row['clusters'][0]}") for row in table)
+    return [name for name, default in names if name in (default, default + NOT_NAMED)]
 
 
 def class_ids(table: list[dict[str, Any]]) -> np.ndarray:

@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from . import figures
 from .figures import INK
 from .metrics import STAGES, stage_names
+from .palette import word_of
 from .shading import beyond
 
 
@@ -73,7 +74,7 @@ def histogram(
     """Histogram of the scan's own values, each class in its colour, cuts and the clipped range marked.
 
     `clusters` have intervals of grey levels 1 … 65535, of which `limits` are the scan's values; none where grey levels
-    do not decide.
+    do not decide. Without `table` there are no colours.
     """
     low, high = limits
     margin = 0.06 * (high - low)
@@ -203,23 +204,23 @@ def curves(
 
 
 def matching(result: dict[str, Any]) -> Figure:
-    """Cluster → class heat map (with truth), and where the pseudo-labels' voxels went in the product."""
-    table = [row["name"] for row in result["classes"]]
+    """Cluster → class heat map (with truth), and where the first stage's voxels went in the product."""
+    table, word = [row["name"] for row in result["classes"]], word_of(result)
     maps = []
     if result["has_truth"]:
         counts = np.array(result["matching"]["voxels"], dtype=float)[:-1]
         truth = [entry["name"] for entry in result["truth"]]
-        maps.append((counts, truth, f"{STAGES[result['matching']['stage']]} and truth, % of the cluster", "truth"))
+        maps.append((counts, truth, f"{STAGES[result['matching']['stage']]} and truth, % of the {word}", "truth"))
     if result["moves"]:
         counts = np.array(result["moves"]["voxels"], dtype=float)[:-1]
         columns = [*table, "unlabelled"] if counts[:, -1].any() else table
         first, last = (STAGES[result["moves"][key]] for key in ("from", "to"))
-        maps.append((counts[:, : len(columns)], columns, f"from {first} to {last}, % of the cluster", last))
+        maps.append((counts[:, : len(columns)], columns, f"from {first} to {last}, % of the {word}", last))
     figure = Figure(figsize=(5.2 * max(1, len(maps)), 1.3 + 0.42 * len(table)))
     axes = figure.subplots(1, max(1, len(maps)), squeeze=False)[0]
     if not maps:
         axes[0].axis("off")
-        axes[0].text(0.5, 0.5, "the pseudo-labels are the product", ha="center")
+        axes[0].text(0.5, 0.5, f"the product is the first stage, {STAGES[stage_names(result)[0]]}", ha="center")
     for place, (counts, columns, title, below) in zip(axes, maps, strict=False):
         sums = counts.sum(axis=1, keepdims=True)
         shares = np.divide(counts, sums, out=np.full(counts.shape, np.nan), where=sums > 0)

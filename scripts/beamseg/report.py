@@ -16,7 +16,7 @@ from . import figures, pictures, plots
 from .count import disputed
 from .metrics import STAGES
 from .page import told, write_page
-from .palette import COLOURS, class_ids
+from .palette import CLASS, CLUSTER, COLOURS, class_ids, member_names, word_of
 from .provenance import read_json
 from .render import reduced, surface
 from .shading import measured
@@ -104,8 +104,9 @@ def report(
         MiB of the volumes held at once. Slices are read singly; planes along z in thin blocks.
     """
     result, about = read_json(metrics), read_json(scan)
+    word = word_of(result)
     clusters = read_json(classes)
-    group = told(read_json(plan), clusters, None if compared is None else read_json(compared))
+    group = told(read_json(plan), clusters, None if compared is None else read_json(compared), word)
     if grey is None:
         group["warnings"].append("the scan is archived away: the pictures show labels without its grey levels")
         grey, weights = ArrayVolume(np.broadcast_to(NO_GREY, about["shape"])), None
@@ -115,6 +116,8 @@ def report(
     view.facts["shading"] = measured(found, about, group["range"])
     colours = [row["colour"] for row in result["classes"]]
     cluster_colours = {c: row["colour"] for row in result["classes"] for c in row["clusters"]}
+    # Clusters of grey levels have the colours of classes only where the classes are made of them.
+    cut = (result["classes"], clusters["clusters"]) if word == CLUSTER else ([], [])
     draw: dict[str, Callable[[], Figure]] = {
         "thumbnail": view.thumbnail,
         "stages": lambda: plots.stages(result),
@@ -122,9 +125,7 @@ def report(
         "disputes": view.disputes,
         "views": lambda: view.views(mem_budget_mb),
         "trust": lambda: view.trust(confidence),
-        "histogram": lambda: plots.histogram(
-            found["edges"], found["counts"], tuple(group["range"]), result["classes"], clusters["clusters"]
-        ),
+        "histogram": lambda: plots.histogram(found["edges"], found["counts"], tuple(group["range"]), *cut),
         "shading": lambda: plots.shading(found, view.facts["shading"], tuple(group["range"])),
         "elbow": lambda: plots.elbow(clusters["elbow"], clusters["n_clusters"]),
         "curves": lambda: plots.curves(
@@ -237,12 +238,8 @@ class View:
         return self.voxel[1] * step, self.voxel[2] * step
 
     def cluster_names(self) -> list[str]:
-        """A name per cluster: that of its class, with the cluster's number where the class has several."""
-        names = {}
-        for row in self.result["classes"]:
-            for cluster in row["clusters"]:
-                names[cluster] = row["name"] if len(row["clusters"]) == 1 else f"{row['name']}, cluster {cluster}"
-        return [names[cluster] for cluster in sorted(names)]
+        """A name per cluster, in their order."""
+        return [name for _, name in sorted(member_names(self.result["classes"], word_of(self.result)).items())]
 
     def thumbnail(self) -> Figure:
         """The scan and the product on the slice shown, for the head of the page and the table of all runs."""
@@ -402,9 +399,10 @@ def truth_display(result: dict[str, Any]) -> tuple[list[str], list[str], np.ndar
     """Names and colours of what pictures show, and truth value -> index into them, uint8 (256,).
 
     A class of the truth has the colour of the cluster that stands for it, of several the one with most of its voxels;
-    a class that none stands for gets an entry of its own.
+    a class that none stands for gets an entry of its own. Where classes of the network and of the truth are both called
+    by numbers, the truth's are said to be of the truth.
     """
-    table = result["classes"]
+    table, by_number = result["classes"], word_of(result) == CLASS
     names, colours = [row["name"] for row in table], [row["colour"] for row in table]
     ids = np.full(256, UNLABELLED, np.uint8)
     if not result["has_truth"]:
@@ -417,10 +415,10 @@ def truth_display(result: dict[str, Any]) -> tuple[list[str], list[str], np.ndar
             ids[entry["value"]] = max(mine, key=lambda index: voxels[index, column])
             for index in mine:
                 if names[index] != entry["name"]:
-                    names[index] = f"{names[index]} ({entry['name']})"
+                    names[index] += f" ({'truth: ' if by_number else ''}{entry['name']})"
         elif entry["voxels"]:
             ids[entry["value"]] = len(names)
-            names.append(f"{entry['name']} (no cluster)")
+            names.append(f"{entry['name']} ({'in the truth alone' if by_number else 'no cluster'})")
             colours.append(next((c for c in spare if c not in colours), "#555555"))
     return names, colours, ids
 

@@ -13,6 +13,7 @@ import numpy as np
 from . import figures, plots
 from .config import load_runs
 from .metrics import STAGES
+from .palette import word_of
 from .provenance import atomic_path, read_json
 from .runs import Runs
 from .slabs import UNLABELLED, SlabVolume
@@ -231,7 +232,8 @@ def _moves(study: Study, folder: Path) -> list[str]:
 
 def _moves_table(run: str, metrics: dict[str, Any]) -> list[str]:
     names = [row["name"] for row in metrics["classes"]]
-    lines = ["", f"{run}: where the voxels of each cluster ended in stage 3, % of the cluster.", ""]
+    word = word_of(metrics)
+    lines = ["", f"{run}: where the voxels of each {word} ended in stage 3, % of the {word}.", ""]
     lines += [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for cluster, counts in zip(names, metrics["stages"]["stage3"]["moves"], strict=False):
         total = sum(counts)

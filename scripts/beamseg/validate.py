@@ -17,6 +17,7 @@ from .errors import InputError
 from .finished import Finished, open_finished
 from .inputs import user_labels
 from .metrics import percent
+from .palette import CLUSTER, MEMBERS, unnamed, word_of
 from .points import draw
 from .provenance import atomic_path, read_json, write_json
 from .runs import Runs
@@ -126,8 +127,10 @@ def export_points(done: Finished, points: int, known: Volume | None = None) -> P
         with atomic_path(blind / f"{entry['point']}.png") as temporary:
             Image.fromarray(image).save(temporary, format="PNG")
     _write_rows(form, ["point", "class"], [[entry["point"], ""] for entry in drawn])
-    clusters = [", ".join(map(str, row["clusters"])) for row in done.metrics["classes"]]
-    _write_rows(blind / "classes.csv", ["class", "clusters, 0 is the darkest"], zip(done.names, clusters, strict=True))
+    members = [", ".join(map(str, row["clusters"])) for row in done.metrics["classes"]]
+    word = word_of(done.metrics)
+    head = MEMBERS[word] + (", 0 is the darkest" if word == CLUSTER else "")
+    _write_rows(blind / "classes.csv", ["class", head], zip(done.names, members, strict=True))
     with atomic_path(blind / "README.txt") as temporary:
         temporary.write_text(README)
     write_json(
@@ -363,6 +366,6 @@ def validate(workdir: Path, basedir: Path, sample: str, points: int = 200, form:
     lines = [
         f"{points} points for blind labelling: {blind}; hand over that folder alone, key.json beside it has the places"
     ]
-    if unnamed := [name for name in done.names if name.startswith("cluster ")]:
-        lines.append(f"note: a person knows {', '.join(unnamed)} only by name: name it in `classes:` and draw again")
+    if numbered := unnamed(done.metrics["classes"], word_of(done.metrics)):
+        lines.append(f"note: a person knows {', '.join(numbered)} only by name: name it in `classes:` and draw again")
     return "\n".join([*lines, f"then: beamseg validate {sample} --read {blind / 'form.csv'}"])

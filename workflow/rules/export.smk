@@ -9,7 +9,6 @@ rule export:
         plan=needs("plan"),
         grey=ancient(needs("normalize")),
         table=beside("pseudo_label", "table.npy"),
-        classes=needs("pseudo_label"),
         assigned=assigned("assign"),
         mpp=label_manifests("mpp"),
         scm=label_manifests("scm"),
@@ -27,7 +26,6 @@ rule export:
         mem_mb=mem_mb,
         runtime=by_scan(120, voxels_per_s=50e6),
     params:
-        classes=setting("classes"),
         formats=setting("export.formats"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("export"),

@@ -9,7 +9,6 @@ rule quantities:
         plan=needs("plan"),
         grey=ancient(needs("normalize")),
         table=beside("pseudo_label", "table.npy"),
-        classes=needs("pseudo_label"),
         assigned=assigned("assign"),
         mpp=label_manifests("mpp"),
         scm=label_manifests("scm"),
@@ -30,7 +29,6 @@ rule quantities:
         runtime=by_scan(240, voxels_per_s=1e6),
     params:
         settings=kept("quantities", "quantities"),
-        classes=setting("classes"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("quantities"),
     script:
