@@ -20,7 +20,7 @@ from beamseg.models import load_weights
 from beamseg.provenance import read_json
 from beamseg.self_correct import Confidence, anchored, follow, judge
 from beamseg.volumes import ArrayVolume
-from beamseg.watch import Watch, local_spread, mean_iou, within_margin
+from beamseg.watch import Watch, class_ious, local_spread, mean_iou, within_margin
 
 FIXED = {"kind": "fixed", "threshold": 0.8, "quantile": 0.5, "align": False}
 
@@ -143,6 +143,8 @@ def watch(stage2: Path) -> Watch:
         ({"rates": [0.9, 0.1, 0.0, 0.0]}, "class 2 fell from 0.1% to 0.0% of the pixels"),
         ({"rates": [0.6, 0.4, 0.0, 0.0]}, "class 1 grew from 9.9% to 40.0% of the pixels"),
         ({"agreement": 0.5}, "only 50% of the pixels agree with stage 2"),
+        ({"class_agreement": [0.9, 0.9, 0.7, 0.9]}, "class 2 has an IoU of 0.70 with that of stage 2"),
+        ({"class_agreement": [0.9, 0.9, 0.9, 0.0]}, None),
         (
             {"unexplained": 0.22},
             "labels leave 22.0% of the local contrast unexplained, those of stage 2 20.0%",
@@ -157,12 +159,18 @@ def test_the_watch_says_what_is_wrong(watch: Watch, change: dict[str, object], w
     found = {
         "rates": [0.9, 0.099, 0.001, 0.0004],
         "agreement": 0.9,
+        "class_agreement": [0.9, 0.9, 0.8, 0.9],
         "consistency": 0.85,
         "unexplained": 0.205,
         "labelled": 0.9,
         **change,
     }
     assert watch.failure(found) == wanted
+
+
+def test_agreement_by_class() -> None:
+    a, b = np.array([0, 0, 1, 1, 1], np.uint8), np.array([0, 1, 1, 1, 0], np.uint8)
+    assert class_ious(a, b, 3) == [1 / 3, 2 / 4, 1.0]
 
 
 def test_the_watch_measures_the_user_s_labels(stage2: Path) -> None:

@@ -35,6 +35,14 @@ def mean_iou(a: torch.Tensor, b: torch.Tensor, n_classes: int, classes: Sequence
     return float((both / either.clamp(min=1))[list(classes)].mean())
 
 
+def class_ious(a: np.ndarray, b: np.ndarray, n_classes: int) -> list[float]:
+    """Intersection over union of each class in two label arrays, uint8; 1 for a class in neither."""
+    return [
+        float(((a == c) & (b == c)).sum() / union) if (union := ((a == c) | (b == c)).sum()) else 1.0
+        for c in range(n_classes)
+    ]
+
+
 def local_spread(grey: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """How much of the local variance of grey levels labels leave: sums of squares within classes, and over all.
 
@@ -87,7 +95,8 @@ class Watch:
     """Fixed crops of the training volumes, a weak and a strong view of each, and windows of whole slices.
 
     What it measures of a network, none of it with labels. On the windows, predicted as `segment` predicts: `rates`,
-    each class's share of the field of view; `agreement`, the share of pixels labelled as stage 2 labels them;
+    each class's share of the field of view; `agreement`, the share of pixels labelled as stage 2 labels them, and by
+    class (`class_agreement`) the IoU of its pixels with those of stage 2;
     `unexplained`, the share of the local contrast that the labels leave (`local_spread`). On the crops, away from
     their borders: `consistency`, the mean over classes of the IoU between the labels of the weak and the strong view.
     A network that gives up a class loses its share of the consistency, so the measure does not reward collapse; one
@@ -183,6 +192,7 @@ class Watch:
         measured = {
             "rates": [round(float(rate), 6) for rate in rates],
             "agreement": round(float((found == before).mean()), 6) if len(found) else 1.0,
+            "class_agreement": [round(iou, 6) for iou in class_ious(found, before, n_classes)],
             "consistency": round(mean_iou(weak, strong, n_classes, classes), 6),
             "unexplained": round(float(within / max(total, 1e-12)), 6),
         }
@@ -207,6 +217,9 @@ class Watch:
                 return f"class {c} grew from {before:.1%} to {now:.1%} of the pixels"
         if found["agreement"] < self.settings["agreement"]:
             return f"only {found['agreement']:.0%} of the pixels agree with stage 2"
+        for c, (iou, before) in enumerate(zip(found["class_agreement"], self.start["rates"], strict=True)):
+            if before >= self.settings["least_rate"] and iou < self.settings["class_agreement"]:
+                return f"class {c} has an IoU of {iou:.2f} with that of stage 2"
         left, left_before = found["unexplained"], self.start["unexplained"]
         if left > left_before * self.settings["unexplained"]:
             return f"labels leave {left:.1%} of the local contrast unexplained, those of stage 2 {left_before:.1%}"
