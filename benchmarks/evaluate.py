@@ -1,6 +1,6 @@
 """Measure five stages against a truth from slab files, against reading the same slabs and doing nothing.
 
-usage: python benchmarks/evaluate.py [--slices 32] [--edge 1024] [--pairs 3]
+usage: python benchmarks/evaluate.py [--slices 32] [--edge 1024] [--pairs 3] [--library]
 
 `reading` is the time of reading alone over that of counting: 1 would be the limit of disk and decompression. With
 --library also how long scikit-learn's `confusion_matrix` takes for the five stages against the truth, from memory,

@@ -34,7 +34,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("scan")
     workflow = Workflow(folder, {**TINY, "parts": PARTS})
     write_json(folder / "scan.json", {"shape": list(SHAPE), "dtype": "float32"})
-    scan = SimpleNamespace(scan=folder / "scan.json")
+    scan = SimpleNamespace(scan=folder / "scan.json", truth=[])
     profile = yaml.safe_load((PROFILES / "slurm" / "config.yaml").read_text())["default-resources"]
     given = [f"{name}={value}" for name, value in profile.items() if name != "slurm_extra"]
     given = Resources.parse(given, allow_expressions=True, defaults="full")

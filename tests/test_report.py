@@ -17,9 +17,8 @@ import yaml
 from PIL import Image
 
 from beamseg.clusters import elbow
-from beamseg.count import disputed
 from beamseg.figures import volume_text
-from beamseg.metrics import percent
+from beamseg.metrics import disputed, percent
 from beamseg.models import build_model, save_weights
 from beamseg.page import answer, captions, verdicts
 from beamseg.palette import CLASS

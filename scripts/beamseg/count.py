@@ -14,12 +14,11 @@ from .errors import InputError
 from .progress import Progress
 from .provenance import atomic_path
 from .regions import LeastCertain
-from .slabs import UNLABELLED
+from .slabs import MAX_TRUTH, UNLABELLED
 from .volumes import Volume
 
 # Codes of the truth beside its values: what is left out is counted in the same table.
 OUT_OF_VIEW, TRAINED_ON = 253, 254
-MAX_TRUTH = 252
 
 
 class Counts:
@@ -117,7 +116,7 @@ def counted(labels: list[np.ndarray], truth: np.ndarray, confidence: np.ndarray 
             weighed = metrics.joint_counts(images[:last], sizes[:last], confidence)
             sums = [weighed.sum(axis=tuple(k for k in range(last) if k != i)) for i in range(last)]
     # Sums of at most 2**31 whole numbers: exact in float64.
-    return Window(values, tables, [of.astype(np.int64) for of in sums], disputed(labels))
+    return Window(values, tables, [of.astype(np.int64) for of in sums], metrics.disputed(labels))
 
 
 def check_shapes(shape: tuple[int, int, int], volumes: dict[str, Volume]) -> None:
@@ -216,14 +215,6 @@ def count(
                     counts.least_certain.add(z, rows.start, trust[i], window.disputed, ~outside[i])
             progress.update(codes.size)
     return counts
-
-
-def disputed(labels: list[np.ndarray]) -> np.ndarray:
-    """Where not all label images agree, bool (y, x)."""
-    found = np.zeros(labels[0].shape, bool)
-    for label in labels[1:]:
-        found |= label != labels[0]
-    return found
 
 
 def spread_out(share: np.ndarray, gap: int, most: int = 8) -> list[int]:

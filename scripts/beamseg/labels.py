@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from .annotations import open_annotations, rounds
-from .count import MAX_TRUTH
 from .crops import keyed_rng
 from .errors import InputError
 from .readers import Labels, open_labels
 from .readers.source import planes
-from .slabs import UNLABELLED
+from .slabs import MAX_TRUTH, UNLABELLED
 from .volumes import OUTSIDE, Volume
 
 REST = "rest"
@@ -218,7 +217,7 @@ def open_truth(
     flip: Sequence[str] | None = None,
     renumber: dict[Any, int | None] | None = None,
 ) -> SliceLabels:
-    """The truth of a scan, a volume of uint8, 0 … 252, with 255 where there is none. For `evaluate` alone.
+    """The truth of a scan, a volume of uint8, 0 … 252, with 255 where there is none. For `count` and `evaluate` alone.
 
     See `open_slices` for the parameters and what is refused.
     """

@@ -246,14 +246,13 @@ def _correction(bundle: dict[str, Any], settings: dict[str, Any], cite: Any) -> 
         if bundle["stage"] == "stage3"
         else "It failed the watch against lost classes, and stage 2 was used in its place"
     )
-    # A bundle of an earlier version handed on the teacher itself.
-    share = section.get("blend", 1)
-    way = f"; what was handed on lies {_percent(share, 0)} of the way from its weights to the teacher's{cite('blend')}"
-    between = "" if share == 1 else way
+    share = section["blend"]
+    way = f"; the weights used lie {_percent(share, 0)} of the way from stage 2's to the teacher's{cite('blend')}"
+    between = way if bundle["stage"] == "stage3" and share < 1 else ""
     return (
         f"Stage 3: self-correction without the pseudo-labels ({settings['stage3'].replace('_', ' ')}"
         f"{cite('unbiased_teacher')}), {_length(section)} on batches of {section['batch']}, learning rate "
-        f"{section['lr']:g}, from the weights of stage 2; the teacher is the {', '.join(parts)}{between}. "
+        f"{section['lr']:g}; the teacher is the {', '.join(parts)}{between}. "
         f"{outcome} ({bundle['reason']})."
     )
 

@@ -51,6 +51,14 @@ def contingency(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return joint_counts([first, second], [256, 256])
 
 
+def disputed(labels: list[np.ndarray]) -> np.ndarray:
+    """Where not all label images agree, bool (y, x)."""
+    found = np.zeros(labels[0].shape, bool)
+    for label in labels[1:]:
+        found |= label != labels[0]
+    return found
+
+
 def iou_matrix(counts: np.ndarray, unlabelled: np.ndarray | None = None) -> np.ndarray:
     """IoU of every label with every class, from counts (labels, classes); 0 where both are empty.
 

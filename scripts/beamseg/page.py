@@ -240,7 +240,8 @@ def verdicts(
         kept = verdict.get("use") == "stage3"
         reason = str(verdict.get("reason") or "").rstrip(". ")
         text = "stage 3 passed the watch against collapse" if kept else "stage 2 takes the place of stage 3"
-        found.append(("good" if kept else "bad", "watch", f"{text}{': ' + reason if reason else ''}."))
+        refused = "note" if verdict.get("harmless") else "bad"
+        found.append(("good" if kept else refused, "watch", f"{text}{': ' + reason if reason else ''}."))
     kind = "warn" if product.get("fallback") else "note"
     found.append((kind, "product", f"{STAGES[product['stage']]}: {product['reason']}."))
     names = stage_names(result)

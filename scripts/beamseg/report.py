@@ -13,8 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from . import figures, pictures, plots
-from .count import disputed
-from .metrics import STAGES
+from .metrics import STAGES, disputed
 from .page import told, write_page
 from .palette import CLASS, CLUSTER, COLOURS, class_ids, member_names, word_of
 from .provenance import read_json

@@ -148,7 +148,8 @@ def self_correct(
     Returns
     -------
     dict
-        `use`: stage3, or stage2 if no network passed the watch; `reason` in words; `watch`: what was measured of
+        `use`: stage3, or stage2 if no network passed the watch; `reason` in words; `harmless` where the last network
+        was refused for want of a gain alone; `watch`: what was measured of
         stage 2 (`start`), of the network kept (`best`, null if none) and of the last (`last`).
 
     Notes
@@ -224,7 +225,8 @@ def self_correct(
                 blend(handed_on, stage2, teacher, settings["blend"])
                 found = watch.measure(handed_on)
                 row |= {key: found[key] for key in ("agreement", "consistency", "unexplained", merit)}
-                if watch.failure(found) is None and found[merit] >= best.get(merit, -math.inf):
+                passes = watch.failure(found) is None and watch.no_gain(found) is None
+                if passes and found[merit] >= best.get(merit, -math.inf):
                     weights = {name: value.clone() for name, value in handed_on.state_dict().items()}
                     best = {**found, "step": step + 1, "weights": weights}
                 notes = {"loss": row["loss"], "consistency": found["consistency"]}
@@ -270,11 +272,13 @@ def judge(watch: Watch, best: dict[str, Any], last: dict[str, Any]) -> dict[str,
     kept = {key: value for key, value in best.items() if key != "weights"} or None
     measured = {"start": watch.start, "best": kept, "last": last}
     if kept is None:
-        why = watch.failure(last) or "no teacher passed the watch"
-        return {"use": "stage2", "reason": f"self-correction failed the watch: {why}", "watch": measured}
+        if why := watch.failure(last):
+            return {"use": "stage2", "reason": f"self-correction failed the watch: {why}", "watch": measured}
+        why = watch.no_gain(last) or "no network on the way passed the watch"
+        return {"use": "stage2", "reason": why, "harmless": True, "watch": measured}
     taught = f"mean IoU {kept['labelled']:.3f} on the labelled pixels, " if "labelled" in kept else ""
     reason = (
         f"{taught}self-consistency {kept['consistency']:.3f} against {watch.start['consistency']:.3f} of stage 2, "
-        f"every class kept, {kept['agreement']:.0%} of the pixels unchanged (teacher of step {kept['step']})"
+        f"every class kept, {kept['agreement']:.0%} of the pixels unchanged (step {kept['step']})"
     )
     return {"use": "stage3", "reason": reason, "watch": measured}

@@ -223,10 +223,14 @@ class Watch:
         left, left_before = found["unexplained"], self.start["unexplained"]
         if left > left_before * self.settings["unexplained"]:
             return f"labels leave {left:.1%} of the local contrast unexplained, those of stage 2 {left_before:.1%}"
-        now, before, least = found["consistency"], self.start["consistency"], self.settings["gain"]
-        if now < before + least:
-            return f"self-consistency {now:.3f} gains less than {least:g} over that of stage 2, {before:.3f}"
         taught, taught_before = found.get("labelled", 0.0), self.start.get("labelled", 0.0)
         if taught < taught_before:
             return f"mean IoU {taught:.3f} on the labelled pixels is below that of stage 2, {taught_before:.3f}"
+        return None
+
+    def no_gain(self, found: dict[str, Any]) -> str | None:
+        """Why a measured network is not worth using, in words, or None."""
+        now, before, least = found["consistency"], self.start["consistency"], self.settings["gain"]
+        if now < before + least:
+            return f"self-consistency {now:.3f} gains less than {least:g} over that of stage 2, {before:.3f}"
         return None

@@ -150,6 +150,17 @@ def counts_of(wildcards):
     return [f"results/{wildcards.sample}/count/{part}.npz" for part in names]
 
 
+def counted_settings(run):
+    """What of it `count` reads: which clusters are merged, but no name and no colour."""
+    found = measured_settings(run)
+    merged = sorted(sorted(each["clusters"]) for each in found["classes"].values())
+    names = ("truth_names", "background")
+    return found | {
+        "classes": {str(i): {"clusters": ids} for i, ids in enumerate(merged)},
+        "evaluate": {k: v for k, v in found["evaluate"].items() if k not in names},
+    }
+
+
 def measured_settings(run):
     """What `count` and `evaluate` read of the configuration; the truth's path they get beside it."""
     return settings_of("evaluate")(run) | {"truth": None}
@@ -553,14 +564,14 @@ def by_scan(least, voxels_per_s):
 
 
 def counting_time(wildcards, input, attempt):
-    """Time limit of `evaluate`, which counts a scan's voxels itself where the scan is one part."""
-    if run_of(wildcards).get("parts") == 1:
+    """Time limit of `evaluate`, which counts all voxels where the scan is one part, and reads the truth whole."""
+    if run_of(wildcards).get("parts") == 1 or input.truth:
         return by_scan(120, voxels_per_s=5e6)(wildcards, input, attempt)
     return at_least(120)(wildcards, attempt)
 
 
 def by_part(least, voxels_per_s):
-    """The same of a job over one part. One that is ended all the same goes on from its finished slabs."""
+    """The same of a job over one part. One that leaves slabs goes on from the finished ones, if it is ended all the same."""
 
     def runtime(wildcards, input, attempt):
         voxels = voxels_of(input) / run_of(wildcards).get("parts")

@@ -31,7 +31,7 @@ rule count:
         mem_mb=mem_mb,
         runtime=by_part(120, voxels_per_s=5e6),
     params:
-        settings=kept("count", measured_settings),
+        settings=kept("count", counted_settings),
         truth=truth_of,
         labels=lambda wildcards: labels_path(wildcards.sample),
         mem_budget_mb=setting("mem_budget_mb"),
