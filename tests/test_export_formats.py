@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,15 @@ def test_blocks_of_any_size_give_equal_bytes(tmp_path: Path, name: str, budget: 
             assert whole.stat().st_size == block.stat().st_size
         else:
             assert whole.read_bytes() == block.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["nexus", "nexus_virtual"])
+def test_a_second_later_the_same_bytes_are_written(tmp_path: Path, name: str) -> None:
+    once, again = tmp_path / "once", tmp_path / "again"
+    run(once, labels_of(), name)
+    time.sleep(1.1)  # HDF5 keeps whole seconds
+    run(again, labels_of(), name)
+    assert path_of(once, name).read_bytes() == path_of(again, name).read_bytes()
 
 
 def test_formats_no_longer_asked_for_are_removed_and_other_files_stay(tmp_path: Path) -> None:

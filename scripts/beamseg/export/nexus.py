@@ -46,6 +46,7 @@ def write_virtual(labels: Labels, path: Path) -> None:
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     layout = h5py.VirtualLayout(labels.shape, np.uint8)
+    layout.dcpl.set_obj_track_times(False)  # unlike other data sets it would hold the second it was made in
     blocks = labels.blocks("nexus_virtual", cut=SLAB)
     for number, group in itertools.groupby(blocks, key=lambda block: block[0] // SLAB):
         z0 = number * SLAB
