@@ -1,9 +1,9 @@
 """Measure five stages against a truth from slab files, against reading the same slabs and doing nothing.
 
-usage: python benchmarks/evaluate.py [--slices 32] [--edge 1024] [--pairs 3] [--library]
+usage: python benchmarks/evaluate.py [--slices 32] [--edge 1024] [--pairs 3] [--confusion-matrix]
 
 `reading` is the time of reading alone over that of counting: 1 would be the limit of disk and decompression. With
---library also how long scikit-learn's `confusion_matrix` takes for the five stages against the truth, from memory,
+--confusion-matrix also how long scikit-learn's `confusion_matrix` takes for the five stages against the truth, from memory,
 without the ten comparisons of stages with each other, profiles, confidence and least certain regions.
 """
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=32)
     parser.add_argument("--edge", type=int, default=1024)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--library", action="store_true")
+    parser.add_argument("--confusion-matrix", action="store_true")
     args = parser.parse_args()
     shape = (args.slices, args.edge // 16 * 16, args.edge // 16 * 16)
     millions = np.prod(shape) / 1e6
@@ -73,7 +73,7 @@ def main() -> None:
             ratios.append(reading / ours)
             print(f"evaluate {millions / ours:.1f} Mvoxel/s, reading alone {millions / reading:.1f}")
         print(f"reading {statistics.median(ratios):.2f}")
-        if args.library:
+        if args.confusion_matrix:
             from sklearn.metrics import confusion_matrix
 
             truth, *others = (volumes[name].read(0, shape[0]).ravel() for name in ("truth", *STAGES))
