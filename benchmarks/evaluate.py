@@ -3,8 +3,8 @@
 usage: python benchmarks/evaluate.py [--slices 32] [--edge 1024] [--pairs 3] [--confusion-matrix]
 
 `reading` is the time of reading alone over that of counting: 1 would be the limit of disk and decompression. With
---confusion-matrix also how long scikit-learn's `confusion_matrix` takes for the five stages against the truth, from memory,
-without the ten comparisons of stages with each other, profiles, confidence and least certain regions.
+--confusion-matrix also how long scikit-learn's `confusion_matrix` takes for the five stages against the truth, from
+memory, without the ten comparisons of stages with each other, profiles, confidence and least certain regions.
 """
 
 from __future__ import annotations

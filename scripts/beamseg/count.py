@@ -107,7 +107,7 @@ def counted(labels: list[np.ndarray], truth: np.ndarray, confidence: np.ndarray 
         stages = [] if confidence is None else images[:last]
         sums = [metrics.joint_counts([image], [n_labels + 1], confidence) for image in stages]
     else:
-        # One table of all, that every pair is read off: an eighth of the time where there are five stages.
+        # One table of all, that every pair is read off: one pass over the window in place of one for each pair.
         everything = range(last + 1)
         whole = metrics.joint_counts(images, sizes)
         tables = {pair: whole.sum(axis=tuple(k for k in everything if k not in pair)) for pair in pairs}
