@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamseg import slabs
@@ -215,6 +215,49 @@ def test_where_locks_are_refused_slabs_are_read_all_the_same(tmp_path, array):
 def test_chunks_share_a_slice_evenly():
     assert slabs.even_chunks((128, 2048, 300)) == (8, 256, 150)
     assert slabs.even_chunks((3, 257, 9)) == (3, 129, 9)
+    assert slabs.even_chunks((128, 11_000, 11_000)) == (2, 256, 256)
+
+
+@settings(max_examples=30, deadline=None)
+@given(blocks=st.lists(st.integers(1, 20), min_size=1, max_size=8))
+def test_a_slab_in_blocks_is_the_slab_at_once(tmp_path_factory, blocks):
+    """Also where a caller uses the memory of its block again."""
+    volume = np.random.default_rng(sum(blocks)).integers(0, 9, (sum(blocks), 5, 7)).astype(np.uint8)
+    with h5py.File(tmp_path_factory.mktemp("slab") / "s.h5", "w") as file:
+        for name, options in slabs.slab_arrays({"labels": np.uint8, "votes": np.uint8}, volume.shape).items():
+            file.create_dataset(name, **options)
+        writer, z = slabs.SlabWriter(file, 100), 0
+        for size in blocks:
+            block = volume[z : z + size].copy()
+            writer.put("labels", 100 + z, block)
+            block[:] = 77
+            z += size
+        writer.put("votes", 100, volume)
+        digests = writer.finish(100 + z)
+        assert np.array_equal(file["labels"], volume) and np.array_equal(file["votes"], volume)
+    assert digests["labels"] == digests["votes"]
+
+
+def test_a_chunk_is_written_once(tmp_path, array):
+    """Slices that come one by one make no more work than the slab at once."""
+    written = []
+
+    class Counted(slabs.RecordedFile):
+        def write(self, data):
+            written.append(len(data))
+            return super().write(data)
+
+    sizes = []
+    for step in (1, len(array)):
+        written.clear()
+        with Counted(tmp_path / f"{step}.h5") as raw, h5py.File(raw, "w") as file:
+            options = slabs.slab_arrays({"labels": np.uint8}, array.shape)["labels"]
+            file.create_dataset("labels", **options)
+            writer = slabs.SlabWriter(file, 0)
+            for z in range(0, len(array), step):
+                writer.put("labels", z, array[z : z + step].astype(np.uint8))
+        sizes.append(sum(written))
+    assert sizes[0] == sizes[1]
 
 
 def test_noise_takes_no_more_than_the_most(tmp_path):

@@ -28,6 +28,8 @@ from .provenance import atomic_path, no_room, read_json, write_json
 
 ALIGN = 8
 CHUNK = (8, 256, 256)
+MAX_LAYER = 2**28
+"""Most voxels of a layer, the chunks that a slice runs through, which a writer holds until the layer is whole."""
 MAX_SLAB_BYTES = 4 * 2**30
 UNLABELLED = 255
 MAX_TRUTH = 252
@@ -64,8 +66,13 @@ def parse_part(part: str) -> tuple[int, int]:
 
 
 def even_chunks(shape: Sequence[int]) -> tuple[int, ...]:
-    """Chunks of at most (8, 256, 256), alike: the last of a row is stored in full however little it holds."""
+    """Chunks of at most (8, 256, 256), alike: the last of a row is stored in full however little it holds.
+
+    4, 2 or 1 slices deep where eight slices have more than `MAX_LAYER` voxels.
+    """
     depth, *most = CHUNK
+    while depth > 1 and depth * shape[1] * shape[2] > MAX_LAYER:
+        depth //= 2
     return (min(depth, shape[0]), *(-(-n // -(-n // edge)) for n, edge in zip(shape[1:], most, strict=True)))
 
 
@@ -130,7 +137,8 @@ class RecordedFile(io.FileIO):
 class SlabWriter:
     """One open slab file: `put(name, z, block)` writes slices z … of the volume's z axis, in increasing order.
 
-    `check` is called after each write, to raise what has gone wrong, and `progress` with the voxels of its first array.
+    Slices wait until their layer of chunks is whole, so that each chunk is compressed once. `check` is called after
+    each `put`, to raise what has gone wrong, and `progress` with the voxels of the first array.
     """
 
     def __init__(
@@ -140,7 +148,9 @@ class SlabWriter:
         check: Callable[[], None] = lambda: None,
         progress: Callable[[int], None] = lambda voxels: None,
     ) -> None:
-        self._file, self._z0, self._check, self._progress = file, z0, check, progress
+        self._z0, self._check, self._progress = z0, check, progress
+        self._arrays: dict[str, h5py.Dataset] = dict(file)
+        self._layers: dict[str, np.ndarray] = {}
         self._hashes = {name: hashlib.sha256() for name in file}
         self._next = dict.fromkeys(file, z0)
         self.notes: dict[str, Any] = {}
@@ -149,8 +159,21 @@ class SlabWriter:
         """Write `block` (nz, y, x) at slice `z` of the volume; raises ValueError when slices come out of order."""
         if z != self._next[name]:
             raise ValueError(f"slab array {name!r}: slice {z} came, slice {self._next[name]} was due")
-        block = np.ascontiguousarray(block, dtype=self._file[name].dtype)
-        self._file[name][z - self._z0 : z - self._z0 + len(block)] = block
+        array = self._arrays[name]
+        block = np.ascontiguousarray(block, dtype=array.dtype)
+        first, end, depth = z - self._z0, z - self._z0 + len(block), array.chunks[0]
+        for a in range(first // depth * depth, end, depth):
+            b = min(a + depth, len(array))
+            start, stop = max(a, first), min(b, end)
+            part = block[start - first : stop - first]
+            if (start, stop) != (a, b):
+                if start == a:
+                    self._layers[name] = np.empty((b - a, *array.shape[1:]), array.dtype)
+                self._layers[name][start - a : stop - a] = part
+                part = self._layers[name]
+            if stop == b:
+                array[a:b] = part
+                self._layers.pop(name, None)
         self._check()
         self._hashes[name].update(block.view(np.uint8).data)
         self._next[name] += len(block)

@@ -15,7 +15,7 @@ from torch import nn
 
 from . import augment
 from .crops import keyed_rng
-from .device import Compute, Pieces, keep_freed_memory
+from .device import Compute, Pieces
 from .distributed import Ranks
 from .errors import InputError
 from .losses import SUGGESTED, UNLABELLED, Loss, labelled, suggested, with_suggestions
@@ -216,8 +216,6 @@ class Learner:
         self.optimizer = torch.optim.Adam(model.parameters(), lr=lr)
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.autocast is torch.float16)
         self.pieces = Pieces(batch)
-        if compute.device.type == "cpu":
-            keep_freed_memory()
 
     def step(
         self, step: int, images: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None
