@@ -234,7 +234,8 @@ def test_a_slab_in_blocks_is_the_slab_at_once(tmp_path_factory, blocks):
             z += size
         writer.put("votes", 100, volume)
         digests = writer.finish(100 + z)
-        assert np.array_equal(file["labels"], volume) and np.array_equal(file["votes"], volume)
+        assert np.array_equal(file["labels"], volume)
+        assert np.array_equal(file["votes"], volume)
     assert digests["labels"] == digests["votes"]
 
 
