@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 import yaml
 
+from beamseg import footprint as footprint_module
 from beamseg.footprint import footprint, peak_mb
 from beamseg.models import build_model
 from beamseg.models.blocks import EPS, GROUPS, NormPReLU
+from beamseg.predict import TILES_PER_BATCH
 
 SETTINGS: dict[str, Any] = {
     "mem_budget_mb": 4000,
@@ -32,8 +34,9 @@ def test_memory_goes_by_the_slice_and_not_by_the_volume() -> None:
     few, many = (peak_mb((depth, 2048, 2048), 4, SETTINGS) for depth in (1200, 9000))
     assert few == many
     assert few["train"] == pytest.approx(900 + 4000 + 16 * 96**2 * 1320 / 2**20)
-    # 100 bytes for each of 4 Mi pixels, and 8 slices of labels and of confidence
-    assert few["segment"] == pytest.approx(900 + 4 * (8 * 4 + 8 * 7 + 12 + 16))
+    # 100 bytes for each of 4 Mi pixels, 8 slices of labels and of confidence, and 16 tiles for each of 8 threads
+    tiles = 8 * 16 * 96**2 * 660 / 2**20
+    assert few["segment"] == pytest.approx(900 + 4 * (8 * 4 + 8 * 7 + 12 + 16) + tiles)
 
 
 def test_a_scan_of_4_tb_needs_more_than_the_budget() -> None:
@@ -96,3 +99,9 @@ def test_a_step_of_the_presets_fits_6_5_gb(
     kept_mb = views * per_pixel * batch * crop**2 / 2**20
     assert 0.5 * documented_mb < kept_mb < documented_mb
     assert 1.25 * 2**20 * kept_mb + 0.6e9 < 6.5e9
+
+
+def test_what_is_accounted_for_is_what_segment_does() -> None:
+    rule = (Path(__file__).parents[1] / "workflow" / "rules" / "segment.smk").read_text()
+    assert footprint_module.TILES_PER_BATCH == TILES_PER_BATCH
+    assert f"threads: {footprint_module.SEGMENT_THREADS}\n" in rule

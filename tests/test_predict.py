@@ -98,6 +98,22 @@ def test_any_slab_depth_and_part_gives_the_same_bits(tmp_path: Path) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    torch.manual_seed(0)
+    model = build_model("unet_noskip", 3, 3).eval()
+    volume = np.random.default_rng(1).integers(1, 65536, (5, 90, 70)).astype(np.uint16)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(slices(volume, 32, model))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+
+
 class Broken(nn.Module):
     """Two classes; a tile that holds the darkest grey level gets logits that are no numbers, or too large."""
 

@@ -12,9 +12,11 @@ from .slabs import default_depth, even_chunks, slab_borders, stored_bytes
 LIBRARIES_MB = {"numpy": 300.0, "torch": 900.0}
 FIGURES_AND_TABLES = 45  # files of a run besides slabs, manifests and exported slices
 READERS_THREADS = 4  # of the rules histogram and normalize
+SEGMENT_THREADS = 8  # of the rule, each of which has a batch of tiles in the network
+TILES_PER_BATCH = 16
 SAVED_BYTES = 1320
 """Per pixel of a crop: what a U-Net of the usual width keeps for its backward pass on a CPU in float32. In bfloat16 it
-is half of that."""
+is half of that; so is what a forward pass alone holds at most."""
 LABELS = {"labels": "uint8", "confidence": "uint8"}
 
 
@@ -23,7 +25,7 @@ def peak_mb(shape: Sequence[int], itemsize: int, settings: dict[str, Any]) -> di
 
     Threads times a read of 8 slices with its intermediates (histogram; normalize takes no more), the volumes of
     training as far as they fit `mem_budget_mb` and a batch of crops in the network, in two views where they are
-    contrasted, a slice of class probabilities and what the slab's writer holds (segment).
+    contrasted, a slice of class probabilities, tiles in the network and what the slab's writer holds (segment).
 
     Parameters
     ----------
@@ -41,12 +43,13 @@ def peak_mb(shape: Sequence[int], itemsize: int, settings: dict[str, Any]) -> di
     if settings["stage3"] != "none":
         crops = max(crops, settings["self_correct"]["batch"])
     activations = crops * training["crop"] ** 2 * SAVED_BYTES / 2**20
+    tiles = SEGMENT_THREADS * TILES_PER_BATCH * training["crop"] ** 2 * SAVED_BYTES / 2 / 2**20
     layer = even_chunks(shape)[0] * plane
     k, n_slices = settings["pseudo_label"]["n_clusters"], settings["model"]["n_slices"]
     return {
         "histogram": LIBRARIES_MB["numpy"] + reading / 2**20,
         "train": LIBRARIES_MB["torch"] + min(3 * voxels / 2**20, settings["mem_budget_mb"]) + activations,
-        "segment": LIBRARIES_MB["torch"] + (plane * (8 * k + 8 * n_slices + 12) + 2 * layer) / 2**20,
+        "segment": LIBRARIES_MB["torch"] + tiles + (plane * (8 * k + 8 * n_slices + 12) + 2 * layer) / 2**20,
     }
 
 

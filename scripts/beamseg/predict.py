@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +90,8 @@ def predict_slices(
 
     Notes
     -----
-    Tiles and batches follow from the slice's shape alone, so that any cut of the volume along z gives the same bits.
+    Tiles and batches follow from the slice's shape alone, so that any cut of the volume along z gives the same bits;
+    on a CPU so does any number of threads.
     """
     _, height, width = volume.shape
     starts = [
@@ -104,53 +108,86 @@ def predict_slices(
     for y, x in starts:
         total_weight[y - top : y - top + tile, x - left : x - left + tile] += weight
     pieces = Pieces(TILES_PER_BATCH)
-    for z in range(z0, z1):
-        stack = read_stack(volume, z, n_slices)
-        outside = torch.from_numpy(stack[n_slices // 2] == OUTSIDE).to(compute.device)
-        if padded:
-            stack = stack[:, rows[:, None], columns]
-        image = to_unit(torch.from_numpy(stack.astype(np.int32)).to(compute.device))
-        blended = _blend(model, image, starts, (top, left), weight, compute, pieces) / total_weight
+    batches = [starts[i : i + TILES_PER_BATCH] for i in range(0, len(starts), TILES_PER_BATCH)]
+
+    def tasks() -> Iterator[Task]:
+        for z in range(z0, z1):
+            stack = read_stack(volume, z, n_slices)
+            outside = torch.from_numpy(stack[n_slices // 2] == OUTSIDE).to(compute.device)
+            if padded:
+                stack = stack[:, rows[:, None], columns]
+            image = to_unit(torch.from_numpy(stack.astype(np.int32)).to(compute.device))
+            yield from (Task(z, image, outside, batch) for batch in batches)
+
+    @torch.inference_mode()
+    def forward(task: Task) -> tuple[Task, torch.Tensor]:
+        tiles = [task.image[:, y - top : y - top + tile, x - left : x - left + tile] for y, x in task.starts]
+
+        def run(parts: list[slice]) -> torch.Tensor:
+            found = []
+            for part in parts:
+                with compute.precision():
+                    logits = model(torch.stack(tiles[part]).contiguous(memory_format=torch.channels_last))
+                found.append(logits.float().softmax(1).mul_(weight))
+            return torch.cat(found)
+
+        return task, pieces.run(len(tiles), run)
+
+    blended = None
+    for task, probabilities in _ahead(forward, tasks(), compute):
+        if blended is None:
+            blended = torch.zeros(probabilities.shape[1], len(rows), len(columns), device=compute.device)
+        for (y, x), probability in zip(task.starts, probabilities, strict=True):
+            blended[:, y - top : y - top + tile, x - left : x - left + tile] += probability
+        if task.starts is not batches[-1]:
+            continue
+        blended /= total_weight
         confidence, labels = blended[:, -top : height - top, -left : width - left].max(0)
+        blended = None
         # One NaN makes the sum NaN; asked once per slice, since each answer waits for the device.
         if weights is not None and not math.isfinite(confidence.sum()):
             raise InputError(
                 weights,
-                f"class probabilities of slice {z} that are no numbers ({compute.name})",
+                f"class probabilities of slice {task.z} that are no numbers ({compute.name})",
                 "a network that answers with finite numbers",
                 "train again, or take other weights; if they are sound, `device: cpu` computes in a wider type",
             )
-        confidence = (confidence * 255.0).round_().clamp_(0, 255).to(torch.uint8).masked_fill_(outside, 0)
-        labels = labels.to(torch.uint8).masked_fill_(outside, UNLABELLED)
-        yield z, labels.cpu().numpy(), confidence.cpu().numpy()
+        confidence = (confidence * 255.0).round_().clamp_(0, 255).to(torch.uint8).masked_fill_(task.outside, 0)
+        labels = labels.to(torch.uint8).masked_fill_(task.outside, UNLABELLED)
+        yield task.z, labels.cpu().numpy(), confidence.cpu().numpy()
 
 
-@torch.inference_mode()
-def _blend(
-    model: nn.Module,
-    image: torch.Tensor,
-    starts: list[tuple[int, int]],
-    origin: tuple[int, int],
-    weight: torch.Tensor,
-    compute: Compute,
-    pieces: Pieces,
-) -> torch.Tensor:
-    """Weighted sum of the tiles' class probabilities, float32 (classes, y, x)."""
-    tile, (top, left) = len(weight), origin
+@dataclass(frozen=True)
+class Task:
+    """Tiles of slice `z` that pass through the network at once: of `image` (stack, y, x), at `starts`."""
 
-    def blend(batches: list[slice]) -> torch.Tensor:
-        blended: torch.Tensor | None = None
-        for batch in batches:
-            some = starts[batch]
-            tiles = torch.stack([image[:, y - top : y - top + tile, x - left : x - left + tile] for y, x in some])
-            with compute.precision():
-                logits = model(tiles.contiguous(memory_format=torch.channels_last))
-            probability = logits.float().softmax(1)
-            if blended is None:
-                blended = torch.zeros(probability.shape[1], *image.shape[1:], device=image.device)
-            for (y, x), p in zip(some, probability, strict=True):
-                blended[:, y - top : y - top + tile, x - left : x - left + tile] += p * weight
-        assert blended is not None
-        return blended
+    z: int
+    image: torch.Tensor
+    outside: torch.Tensor
+    starts: list[tuple[int, int]]
 
-    return pieces.run(len(starts), blend)
+
+def _ahead(
+    forward: Callable[[Task], tuple[Task, torch.Tensor]], tasks: Iterator[Task], compute: Compute
+) -> Iterator[tuple[Task, torch.Tensor]]:
+    """What `forward` makes of each task, in order; on a CPU a task on each core, rather than all cores on one.
+
+    An operation of a tile is too small for many cores: two are 1.15 times as fast so (`benchmarks/prediction.py`). And
+    since each operation has one thread, the bits do not depend on how many cores there are.
+    """
+    if compute.device.type != "cpu":
+        yield from map(forward, tasks)
+        return
+    workers = torch.get_num_threads()
+    # In the initializer the number is that of the new thread alone.
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    waiting: deque[Future[tuple[Task, torch.Tensor]]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(forward, task))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
