@@ -171,13 +171,47 @@ def test_the_second_view_is_the_transformed_one() -> None:
     inside = torch.ones(2, 1, 12, 12, dtype=torch.bool)
     inside[..., :3] = False
     body = Recorder()
-    losses = contrasted(body, inside, 50)
+    in_place = case.section("train")["contrastive"]["transform"] | {"move": 0}
+    losses = contrasted(body, inside, 50, transform=in_place)
     first, second = body.given
     assert not second[..., :3].any()
     assert (first[..., 3:] - second[..., 3:]).abs().mean((1, 2, 3)).min() > 0.005
-    still = {"probability": 0.0, "noise": [0.0, 0.0], "shift": 0.0, "blur": [0.5, 1.5]}
-    same = contrasted(Recorder(), inside, 50, transform=still)
+    same = contrasted(Recorder(), inside, 50, transform=STILL)
     assert float(losses["self_supervised_loss"][0]) > float(same["self_supervised_loss"][0])
+
+
+STILL = {"probability": 0.0, "noise": [0.0, 0.0], "shift": 0.0, "blur": [0.5, 1.5], "move": 0}
+
+
+def test_pixels_are_found_again_where_the_second_view_has_moved() -> None:
+    """A network that sees one pixel at a time embeds it the same wherever it lies."""
+    inside = torch.ones(2, 1, 12, 14, dtype=torch.bool)
+    body = Recorder()
+    moved = contrasted(body, inside, 50, transform=STILL | {"move": 5})["self_supervised_loss"]
+    first, second = body.given
+    assert not torch.equal(first, second)
+    assert float(moved[0]) == pytest.approx(
+        float(contrasted(Recorder(), inside, 50, transform=STILL)["self_supervised_loss"][0]), rel=1e-6
+    )
+
+
+def test_where_pixels_lie_in_an_image_rolled() -> None:
+    images = np.arange(2 * 3 * 5).reshape(2, 3, 5)
+    pixels, move = np.array([[0, 13], [29, 17]]), np.array([2, 4])
+    rolled = np.roll(images, move, (1, 2))
+    assert np.array_equal(rolled.ravel()[contrastive.moved(pixels, move, (3, 5))], pixels)
+
+
+def test_a_rare_class_is_compared_as_often() -> None:
+    labels = np.zeros((1, 30, 40), np.uint8)
+    labels[0, :2], labels[0, 2, :10] = 1, 2
+    anchors, _, negatives = contrastive.draw_partners(labels, 100, 20, np.random.default_rng(0))
+    own = labels.ravel()[anchors]
+    assert np.bincount(own).tolist() == [45, 45, 10]
+    assert len(np.unique(anchors)) == 100
+    of_first = np.bincount(labels.ravel()[negatives[own == 0]].ravel())
+    assert of_first[0] == 0
+    assert 0.4 < of_first[2] / of_first.sum() < 0.6
 
 
 def test_what_clusters_suggest_is_compared_with_nobody() -> None:

@@ -8,6 +8,7 @@ both losses are minimized, so they are those of equations 4 and 6 with a minus b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -95,9 +96,11 @@ def draw_partners(
     labels : ndarray, uint8
         Of any shape; 255 is unlabelled. Indices are into its flat form.
     anchors : int
-        At most so many; all labelled pixels that have a partner of either kind, if they are fewer.
+        At most so many, of each class as many as it has of its share; all labelled pixels that have a partner of either
+        kind, if they are fewer.
     partners : int
-        N_P, half of each kind; drawn with replacement, never the anchor itself.
+        N_P, half of each kind; drawn with replacement, never the anchor itself. Each of another class as likely as
+        any other, so that a rare class is told from the others too.
 
     Returns
     -------
@@ -109,16 +112,20 @@ def draw_partners(
     pixels = painted[np.argsort(flat[painted], kind="stable")]
     classes, first, count = np.unique(flat[pixels], return_index=True, return_counts=True)
     which = np.repeat(np.arange(len(classes)), count)
-    able = np.flatnonzero((count[which] > 1) & (count[which] < len(pixels))) if len(classes) else painted[:0]
-    chosen = np.sort(rng.choice(able, min(anchors, len(able)), replace=False)) if len(able) else able
-    start, size = first[which[chosen]][:, None], count[which[chosen]][:, None]
+    able = np.flatnonzero(count[which] > 1) if len(classes) > 1 else painted[:0]
+    # Of a random order within each class the first, then the second …: as many of each class, as far as it has them.
+    order = able[np.lexsort((rng.random(len(able)), which[able]))]
+    turn = np.arange(len(order)) - np.searchsorted(which[order], which[order])
+    chosen = np.sort(order[np.argsort(turn, kind="stable")[:anchors]])
+    own = which[chosen][:, None]
     shape = (len(chosen), partners // 2)
-    # A class is a run of `pixels`: its other members are steps around the run, all else is what lies beside it.
-    step = 1 + (rng.random(shape) * (size - 1)).astype(np.intp)
-    beside = (rng.random(shape) * (len(pixels) - size)).astype(np.intp)
-    same = start + (chosen[:, None] - start + step) % np.maximum(size, 1)
-    other = np.where(beside < start, beside, beside + size)
-    return pixels[chosen], pixels[same], pixels[other]
+    # A class is a run of `pixels`: its other members are steps around the run.
+    step = 1 + (rng.random(shape) * (count[own] - 1)).astype(np.intp)
+    same = first[own] + (chosen[:, None] - first[own] + step) % np.maximum(count[own], 1)
+    other = (rng.random(shape) * (len(classes) - 1)).astype(np.intp)
+    other += other >= own
+    beside = first[other] + (rng.random(shape) * count[other]).astype(np.intp)
+    return pixels[chosen], pixels[same], pixels[beside]
 
 
 def at(embedded: torch.Tensor, pixels: np.ndarray) -> torch.Tensor:
@@ -137,6 +144,18 @@ def draw_pixels(inside: np.ndarray, sample: int, rng: np.random.Generator) -> li
     places = [place + i * inside[0].size for i, place in enumerate(places) if len(place) > 1]
     drawn = [rng.choice(place, min(sample, len(place)), replace=False) for place in places]
     return [np.stack([own for own in drawn if len(own) == size]) for size in sorted({len(own) for own in drawn})]
+
+
+def moved(pixels: np.ndarray, move: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Where pixels of images (n, y, x) lie, indices into the flat form, once the images are rolled by `move` (y, x).
+
+    A network with strides tells pixels apart by their place in its grid: without a move equation 6 teaches it nothing
+    else, and its embeddings are a pattern of stripes.
+    """
+    height, width = shape
+    image, place = np.divmod(pixels, height * width)
+    y, x = np.divmod(place, width)
+    return (image * height + (y + move[0]) % height) * width + (x + move[1]) % width
 
 
 def draw_transform(seed: int, step: int, batch: int, settings: dict[str, list[float] | float]) -> dict[str, np.ndarray]:

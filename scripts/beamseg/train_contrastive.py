@@ -223,8 +223,10 @@ def contrast(
         drawn_changes = contrastive.draw_transform(seed, step, len(images), settings["transform"])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         changed = contrastive.transform(images, inside, drawn_changes, generator)
-        changed = changed.contiguous(memory_format=torch.channels_last)
-        again = embeddings(body, changed, pixels, compute, parts)
+        move = rng.integers(settings["transform"]["move"] + 1, size=2)
+        changed = torch.roll(changed, tuple(move), (2, 3)).contiguous(memory_format=torch.channels_last)
+        moved = [contrastive.moved(each, move, changed.shape[2:]) for each in pixels]
+        again = embeddings(body, changed, moved, compute, parts)
         # Slices do not see each other, so the matrices of all need not be held together.
         size = len(images[parts[0]])
         views = [[each for view in both for each in view.split(size)] for both in (embedded[len(partners) :], again)]
