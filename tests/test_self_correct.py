@@ -20,7 +20,7 @@ from beamseg.models import load_weights
 from beamseg.provenance import read_json
 from beamseg.self_correct import Confidence, anchored, follow, judge
 from beamseg.volumes import ArrayVolume
-from beamseg.watch import Watch, class_ious, local_spread, mean_iou, within_margin
+from beamseg.watch import Watch, class_ious, implied_rates, local_spread, mean_iou, within_margin
 
 FIXED = {"kind": "fixed", "threshold": 0.8, "quantile": 0.5, "align": False}
 
@@ -130,7 +130,7 @@ def watch(stage2: Path) -> Watch:
     settings = case.section("self_correct")
     watch = Watch.of(model, [ArrayVolume(case.phantom()[0])], meta, settings, 0, choose("cpu"))
     watch.start = {"rates": [0.9, 0.099, 0.001, 0.0004], "agreement": 1.0, "consistency": 0.8, "unexplained": 0.2}
-    watch.start["labelled"] = 0.9
+    watch.start |= {"labelled": 0.9, "rates_off": 0.03}
     return watch
 
 
@@ -149,6 +149,8 @@ def watch(stage2: Path) -> Watch:
             {"unexplained": 0.22},
             "labels leave 22.0% of the local contrast unexplained, those of stage 2 20.0%",
         ),
+        ({"rates_off": 0.034}, None),
+        ({"rates_off": 0.036}, "shares of classes are 3.6% off those that grey levels imply, stage 2's 3.0%"),
         ({"labelled": 0.89}, "mean IoU 0.890 on the labelled pixels is below that of stage 2, 0.900"),
     ],
 )
@@ -174,6 +176,31 @@ def test_without_a_gain_stage_2_stays_and_nothing_has_failed(watch: Watch) -> No
     assert watch.no_gain(last) == words
     verdict = judge(watch, {}, last)
     assert (verdict["use"], verdict["reason"], verdict["harmless"]) == ("stage2", words, True)
+
+
+def test_grey_levels_imply_the_shares_of_phases_that_overlap() -> None:
+    """A rare phase 1.5 σ beside a common one, and a third far off; cuts in the middle give the rare one too much."""
+    rng = np.random.default_rng(0)
+    truth = rng.choice(3, 200_000, p=[0.6, 0.1, 0.3])
+    grey = (np.array([20_000, 23_000, 50_000])[truth] + 2_000 * rng.standard_normal(len(truth))).astype(np.uint16)
+    labels = np.digitize(grey, [21_500, 36_500]).astype(np.uint8)
+    cut = np.bincount(labels) / len(labels)
+    assert cut[1] > 0.2
+    implied = implied_rates(grey, labels, 3)
+    assert implied == pytest.approx([0.6, 0.1, 0.3], abs=0.01)
+    # Whatever the labels it begins with, here shares a third off, and in another order.
+    swapped = np.array([2, 0, 1], np.uint8)[np.digitize(grey, [20_000, 36_500])]
+    assert implied_rates(grey, swapped, 3) == pytest.approx([0.1, 0.3, 0.6], abs=0.01)
+    assert implied_rates(grey, labels, 4) is None
+
+
+def test_the_shares_that_grey_levels_imply_are_measured_where_nothing_is_labelled(stage2: Path) -> None:
+    model, meta = load_weights(stage2)
+    grey, labels = case.phantom()
+    arguments = (model, [ArrayVolume(grey)], meta, case.section("self_correct"), 0, choose("cpu"))
+    start = Watch.of(*arguments).start
+    assert 0 <= start["rates_off"] < 0.1
+    assert "rates_off" not in Watch.of(*arguments, [ArrayVolume(labels)], [(0, 1)]).start
 
 
 def test_agreement_by_class() -> None:

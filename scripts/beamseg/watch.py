@@ -20,6 +20,8 @@ from .training import weak_images
 from .volumes import MAX_GREY, OUTSIDE, ArrayVolume, Volume
 
 FORWARD_BATCH = 16
+LEVELS, FIT_STEPS = 1024, 2000
+"""Bins of grey levels, and at most so many steps, in which the shares of classes that they imply are found."""
 WINDOWS, WINDOW = 8, 256
 """Windows, and their edge in pixels, in which labels must explain the grey levels."""
 OVERLAP = 0.25
@@ -78,6 +80,48 @@ def _squares(values: np.ndarray, cell: np.ndarray) -> float:
     return float(np.square(values - mean[cell]).sum())
 
 
+def implied_rates(grey: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray | None:
+    """Each class's share of the pixels as the grey levels imply it, whatever the labels make of single pixels.
+
+    Parameters
+    ----------
+    grey : uint16 (n,)
+        Of pixels inside the field of view.
+    labels : uint8 (n,)
+        Where the fit begins: one class's grey levels are one Gaussian's.
+
+    Returns
+    -------
+    ndarray, float64 (n_classes,), or None
+        None where a class has no pixel to begin with.
+
+    Notes
+    -----
+    A mixture of Gaussians of one variance, the noise, fitted to the histogram by expectation and maximization. Clusters
+    cut overlapping grey levels in the middle and so give a rare phase too many pixels; the mixture does not. Ours.
+    """
+    level = grey.astype(np.intp) * LEVELS >> 16
+    counts = np.bincount(labels.astype(np.intp) * LEVELS + level, minlength=n_classes * LEVELS)
+    counts = counts.reshape(n_classes, LEVELS).astype(np.float64)
+    if not counts.any(axis=1).all():
+        return None
+    held = np.flatnonzero(counts.any(axis=0))
+    weights, levels = counts[:, held].sum(0), held.astype(np.float64)
+    shares = counts[:, held] / weights
+    rates = np.zeros(n_classes)
+    for _ in range(FIT_STEPS):
+        mass = shares @ weights
+        before, rates = rates, mass / weights.sum()
+        means = (shares @ (weights * levels)) / mass
+        variance = ((shares * (levels - means[:, None]) ** 2) @ weights).sum() / weights.sum()
+        if np.abs(rates - before).max() < 1e-6:
+            break
+        density = np.log(rates)[:, None] - (levels - means[:, None]) ** 2 / (2 * max(variance, 1 / 12))
+        shares = np.exp(density - density.max(0))
+        shares /= shares.sum(0)
+    return rates
+
+
 def within_margin(inside: torch.Tensor, margin: int) -> torch.Tensor:
     """Pixels `margin` px (a quarter of the crop at most) or more from the crop's border, bool (n, y, x).
 
@@ -97,7 +141,8 @@ class Watch:
     What it measures of a network, none of it with labels. On the windows, predicted as `segment` predicts: `rates`,
     each class's share of the field of view; `agreement`, the share of pixels labelled as stage 2 labels them, and by
     class (`class_agreement`) the IoU of its pixels with those of stage 2;
-    `unexplained`, the share of the local contrast that the labels leave (`local_spread`). On the crops, away from
+    `unexplained`, the share of the local contrast that the labels leave (`local_spread`); `rates_off`, where classes
+    are clusters, how far the rates lie from `implied_rates`, half the sum of differences. On the crops, away from
     their borders: `consistency`, the mean over classes of the IoU between the labels of the weak and the strong view.
     A network that gives up a class loses its share of the consistency, so the measure does not reward collapse; one
     that gives up the small pieces of a class leaves more unexplained.
@@ -117,6 +162,7 @@ class Watch:
     start: dict[str, Any]
     examples: list[np.ndarray] = field(default_factory=list)
     given: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
+    implied: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -133,7 +179,7 @@ class Watch:
     ) -> Watch:
         """Choose crops and windows and measure stage 2 on them; `settings` is the section `self_correct`.
 
-        `labels`, `labelled` and `anchors` are those of `Crops`.
+        `labels`, `labelled` and `anchors` are those of `Crops`. Without labels classes are clusters of grey levels.
         """
         count = settings["watch"]["crops"]
         crops = Crops(volumes, None, meta["in_channels"], meta["crop"], count, seed + 1, 0.0)
@@ -151,6 +197,10 @@ class Watch:
             examples, watch.given = Crops(volumes, labels, *place, labelled=labelled, anchors=anchors).step(0)
             watch.examples = list(examples)
         watch.start_labels = watch._labels(model, windows)
+        if labels is None:
+            middle = np.stack([window[meta["in_channels"] // 2] for window in windows])
+            begun = np.stack(watch.start_labels)
+            watch.implied = implied_rates(middle[begun != UNLABELLED], begun[begun != UNLABELLED], meta["n_classes"])
         watch.start = watch.measure(model)
         return watch
 
@@ -178,7 +228,7 @@ class Watch:
         return self._probabilities(model, self.images).mean(0).clone()
 
     def measure(self, model: nn.Module) -> dict[str, Any]:
-        """Rates, agreement with stage 2, self-consistency, unexplained contrast; `labelled` where there are labels."""
+        """Rates, agreement with stage 2, self-consistency, unexplained contrast; `rates_off` or `labelled`."""
         n_classes, middle = self.meta["n_classes"], self.meta["in_channels"] // 2
         labels = self._labels(model, self.windows)
         found = np.concatenate([label[label != UNLABELLED] for label in labels])
@@ -196,6 +246,8 @@ class Watch:
             "consistency": round(mean_iou(weak, strong, n_classes, classes), 6),
             "unexplained": round(float(within / max(total, 1e-12)), 6),
         }
+        if self.implied is not None:
+            measured["rates_off"] = round(float(np.abs(rates - self.implied).sum() / 2), 6)
         if self.examples:
             taught = self.given != UNLABELLED
             given, answered = (
@@ -223,6 +275,9 @@ class Watch:
         left, left_before = found["unexplained"], self.start["unexplained"]
         if left > left_before * self.settings["unexplained"]:
             return f"labels leave {left:.1%} of the local contrast unexplained, those of stage 2 {left_before:.1%}"
+        off, off_before = found.get("rates_off", 0.0), self.start.get("rates_off", 0.0)
+        if off > off_before + self.settings["rates_off"]:
+            return f"shares of classes are {off:.1%} off those that grey levels imply, stage 2's {off_before:.1%}"
         taught, taught_before = found.get("labelled", 0.0), self.start.get("labelled", 0.0)
         if taught < taught_before:
             return f"mean IoU {taught:.3f} on the labelled pixels is below that of stage 2, {taught_before:.3f}"
