@@ -54,7 +54,7 @@ def run(folder: Path, settings: dict[str, Any], classes: dict[str, Any], parts: 
     return SlabVolume(manifests, "labels").read(0, SHAPE[0])
 
 
-@pytest.mark.parametrize("labeler", ["kmeans", "multi_otsu", "gmm"])
+@pytest.mark.parametrize("labeler", ["kmeans", "multi_otsu", "gmm", "gmm_tied"])
 def test_slices_follow_the_drift(tmp_path: Path, labeler: str) -> None:
     settings = {**SETTINGS, "labeler": labeler, "scope": "slice"}
     labels = run(tmp_path, settings, classes_of(settings))

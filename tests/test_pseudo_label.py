@@ -66,7 +66,7 @@ def test_what_lies_beyond_the_histogram_is_clipped(tmp_path: Path) -> None:
     assert counts.sum() == volume.size
 
 
-@pytest.mark.parametrize("labeler", ["kmeans", "multi_otsu", "gmm"])
+@pytest.mark.parametrize("labeler", ["kmeans", "multi_otsu", "gmm", "gmm_tied"])
 def test_three_phases(tmp_path: Path, labeler: str) -> None:
     rng = np.random.default_rng(0)
     truth = rng.choice(3, (16, 40, 40), p=[0.5, 0.3, 0.2])

@@ -191,7 +191,7 @@ def test_grey_levels_imply_the_shares_of_phases_that_overlap() -> None:
     # Whatever the labels it begins with, here shares a third off, and in another order.
     swapped = np.array([2, 0, 1], np.uint8)[np.digitize(grey, [20_000, 36_500])]
     assert implied_rates(grey, swapped, 3) == pytest.approx([0.1, 0.3, 0.6], abs=0.01)
-    assert implied_rates(grey, labels, 4) is None
+    assert implied_rates(grey, labels, 4) == pytest.approx([0.6, 0.1, 0.3, 0], abs=0.01)
 
 
 def test_the_shares_that_grey_levels_imply_are_measured_where_nothing_is_labelled(stage2: Path) -> None:

@@ -171,7 +171,7 @@ def _first_best(
 
 @dataclass(frozen=True)
 class Mixture:
-    """Gaussians on the grey scale in the order of their means; `gain` is the log-likelihood per voxel at each step."""
+    """Gaussians on the grey scale; `gain` is the log-likelihood per voxel at each step."""
 
     shares: np.ndarray
     means: np.ndarray
@@ -185,46 +185,70 @@ class Mixture:
         return constant[:, None] - 0.5 * (levels - self.means[:, None]) ** 2 / self.variances[:, None]
 
 
-def gaussian_mixture(
-    levels: np.ndarray, weights: np.ndarray, n_clusters: int, tolerance: float = 1e-9, max_steps: int = 5000
-) -> Mixture:
-    """Fit Gaussians, each with its own variance, by expectation and maximization on a histogram.
+def gaussian_mixture(levels: np.ndarray, weights: np.ndarray, n_clusters: int, tied: bool = False) -> Mixture:
+    """Fit Gaussians by expectation and maximization on a histogram, see `fit_mixture`.
 
     From two starts, the classes of `multi_otsu` and classes of equal mass, the more likely end is kept; nothing is
-    drawn. A variance is no less than that of a bin of the histogram (width² / 12): the least that the data can tell. A
-    step cannot lower the likelihood, floor included.
+    drawn. Components are in the order of their means.
 
     Parameters
     ----------
     levels, weights : ndarray, (n,)
         Increasing levels and their voxels; n >= n_clusters.
-    tolerance : float
-        The end: a step that gains less than this in log-likelihood per voxel.
+    tied : bool
+        One variance for all.
     """
     middle = (np.cumsum(weights) - weights / 2) / weights.sum()
     starts = [
         np.searchsorted(multi_otsu(levels, weights, n_clusters)[-1], np.arange(len(levels))),
         (middle * n_clusters).astype(np.intp),
     ]
-    found = [_mixture_from(levels, weights, classes, n_clusters, tolerance, max_steps) for classes in starts]
-    return max(found, key=lambda mixture: mixture.gain[-1])
+    each = np.arange(n_clusters)[:, None]
+    found = [fit_mixture(levels, weights, (start == each).astype(np.float64), tied) for start in starts]
+    best = max(found, key=lambda mixture: mixture.gain[-1])
+    order = np.argsort(best.means, kind="stable")
+    return Mixture(best.shares[order], best.means[order], best.variances[order], best.gain)
 
 
-def _mixture_from(
-    levels: np.ndarray, weights: np.ndarray, classes: np.ndarray, n_clusters: int, tolerance: float, max_steps: int
+def fit_mixture(
+    levels: np.ndarray,
+    weights: np.ndarray,
+    shares: np.ndarray,
+    tied: bool = False,
+    tolerance: float = 1e-9,
+    max_steps: int = 5000,
 ) -> Mixture:
+    """Fit Gaussians, each with its own variance or all with one, from each component's share of each level.
+
+    A variance is no less than that of a bin of the histogram (width² / 12): the least that the data can tell. A step
+    cannot lower the likelihood, floor included. Components come in the order of `shares`.
+
+    Parameters
+    ----------
+    levels, weights : ndarray, (n,)
+        Increasing levels and their voxels.
+    shares : ndarray, float64, (components, n)
+        To begin with; they sum to 1 over the components.
+    tied : bool
+        One variance for all: noise that does not depend on the phase.
+    tolerance : float
+        The end: a step that gains less than this in log-likelihood per voxel.
+    """
     total = weights.sum()
     floor = float(np.median(np.diff(levels))) ** 2 / 12 if len(levels) > 1 else 1 / 12
-    shares = (classes == np.arange(n_clusters)[:, None]).astype(np.float64)
     gain: list[float] = []
-    means = np.zeros(n_clusters)
+    means = np.zeros(len(shares))
     while True:
         mass = shares @ weights
         filled = mass > 0
         means[filled] = (shares @ (weights * levels))[filled] / mass[filled]
         spread = (shares * (levels - means[:, None]) ** 2) @ weights
-        variances = np.maximum(np.divide(spread, mass, out=np.zeros_like(mass), where=filled), floor)
-        mixture = Mixture(mass / total, means, variances, np.array(gain))
+        if tied:
+            spread, own = np.full_like(mass, spread.sum()), np.full_like(mass, total)
+        else:
+            own = mass
+        variances = np.maximum(np.divide(spread, own, out=np.zeros_like(mass), where=own > 0), floor)
+        mixture = Mixture(mass / total, means.copy(), variances, np.array(gain))
         joint = mixture.log_density(levels)
         top = joint.max(axis=0)
         shares = np.exp(joint - top)
@@ -232,8 +256,7 @@ def _mixture_from(
         shares /= sums
         gain.append(float((weights * (top + np.log(sums))).sum() / total))
         if len(gain) > max_steps or (len(gain) > 1 and gain[-1] - gain[-2] < tolerance):
-            order = np.argsort(means, kind="stable")
-            return Mixture(mixture.shares[order], means[order], variances[order], np.array(gain))
+            return Mixture(mixture.shares, mixture.means, variances, np.array(gain))
 
 
 def cut_table(cuts: np.ndarray) -> np.ndarray:
@@ -253,8 +276,16 @@ def _multi_otsu_table(levels: np.ndarray, weights: np.ndarray, n_clusters: int, 
 
 
 def _mixture_table(levels: np.ndarray, weights: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    density = gaussian_mixture(levels, weights, n_clusters).log_density(np.arange(MAX_GREY + 1))
-    table = density.argmax(axis=0).astype(np.uint8)
+    return _likeliest(gaussian_mixture(levels, weights, n_clusters))
+
+
+def _tied_mixture_table(levels: np.ndarray, weights: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    return _likeliest(gaussian_mixture(levels, weights, n_clusters, tied=True))
+
+
+def _likeliest(mixture: Mixture) -> np.ndarray:
+    """Table of the component to which each grey level belongs most likely."""
+    table = mixture.log_density(np.arange(MAX_GREY + 1)).argmax(axis=0).astype(np.uint8)
     table[0] = UNLABELLED
     return table
 
@@ -263,6 +294,7 @@ LABELERS: dict[str, Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]] = 
     "kmeans": _kmeans_table,
     "multi_otsu": _multi_otsu_table,
     "gmm": _mixture_table,
+    "gmm_tied": _tied_mixture_table,
 }
 
 

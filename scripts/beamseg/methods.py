@@ -15,12 +15,16 @@ SRCT = (
 )
 ET = "Li, C. et al. Toward few pixel annotations for 3D segmentation of material from electron tomography."
 EM = "Spatial continuity for the segmentation of electron microscopy stacks (MPP and SCM). Poster."
+MIXTURE = (
+    "Dempster, A. P., Laird, N. M. & Rubin, D. B. Maximum likelihood from incomplete data via the EM algorithm. "
+    "J. R. Stat. Soc. B 39, 1-38 (1977)."
+)
 CITATIONS = {
     "kmeans": "Lloyd, S. Least squares quantization in PCM. IEEE Trans. Inf. Theory 28, 129-137 (1982).",
     "multi_otsu": "Liao, P.-S., Chen, T.-S. & Chung, P.-C. A fast algorithm for multilevel thresholding. "
     "J. Inf. Sci. Eng. 17, 713-727 (2001).",
-    "gmm": "Dempster, A. P., Laird, N. M. & Rubin, D. B. Maximum likelihood from incomplete data via the EM algorithm. "
-    "J. R. Stat. Soc. B 39, 1-38 (1977).",
+    "gmm": MIXTURE,
+    "gmm_tied": MIXTURE,
     "features": "Lloyd, S. Least squares quantization in PCM. IEEE Trans. Inf. Theory 28, 129-137 (1982).",
     "unet": "Ronneberger, O., Fischer, P. & Brox, T. U-Net: convolutional networks for biomedical image segmentation. "
     "MICCAI (2015).",
@@ -70,6 +74,7 @@ LABELERS = {
     "kmeans": "k-means",
     "multi_otsu": "multi-level Otsu thresholding",
     "gmm": "a Gaussian mixture",
+    "gmm_tied": "a Gaussian mixture of one variance",
     "features": "k-means of features around each voxel",
 }
 

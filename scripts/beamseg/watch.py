@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from . import augment
+from .clusters import fit_mixture
 from .crops import Crops
 from .device import Compute, Pieces
 from .losses import UNLABELLED
@@ -20,8 +21,8 @@ from .training import weak_images
 from .volumes import MAX_GREY, OUTSIDE, ArrayVolume, Volume
 
 FORWARD_BATCH = 16
-LEVELS, FIT_STEPS = 1024, 2000
-"""Bins of grey levels, and at most so many steps, in which the shares of classes that they imply are found."""
+LEVELS = 1024
+"""Bins of the grey levels that imply the shares of classes."""
 WINDOWS, WINDOW = 8, 256
 """Windows, and their edge in pixels, in which labels must explain the grey levels."""
 OVERLAP = 0.25
@@ -80,7 +81,7 @@ def _squares(values: np.ndarray, cell: np.ndarray) -> float:
     return float(np.square(values - mean[cell]).sum())
 
 
-def implied_rates(grey: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray | None:
+def implied_rates(grey: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Each class's share of the pixels as the grey levels imply it, whatever the labels make of single pixels.
 
     Parameters
@@ -92,8 +93,8 @@ def implied_rates(grey: np.ndarray, labels: np.ndarray, n_classes: int) -> np.nd
 
     Returns
     -------
-    ndarray, float64 (n_classes,), or None
-        None where a class has no pixel to begin with.
+    ndarray, float64 (n_classes,)
+        0 of a class that has no pixel to begin with.
 
     Notes
     -----
@@ -102,24 +103,10 @@ def implied_rates(grey: np.ndarray, labels: np.ndarray, n_classes: int) -> np.nd
     """
     level = grey.astype(np.intp) * LEVELS >> 16
     counts = np.bincount(labels.astype(np.intp) * LEVELS + level, minlength=n_classes * LEVELS)
-    counts = counts.reshape(n_classes, LEVELS).astype(np.float64)
-    if not counts.any(axis=1).all():
-        return None
+    counts = counts.reshape(n_classes, LEVELS)
     held = np.flatnonzero(counts.any(axis=0))
-    weights, levels = counts[:, held].sum(0), held.astype(np.float64)
-    shares = counts[:, held] / weights
-    rates = np.zeros(n_classes)
-    for _ in range(FIT_STEPS):
-        mass = shares @ weights
-        before, rates = rates, mass / weights.sum()
-        means = (shares @ (weights * levels)) / mass
-        variance = ((shares * (levels - means[:, None]) ** 2) @ weights).sum() / weights.sum()
-        if np.abs(rates - before).max() < 1e-6:
-            break
-        density = np.log(rates)[:, None] - (levels - means[:, None]) ** 2 / (2 * max(variance, 1 / 12))
-        shares = np.exp(density - density.max(0))
-        shares /= shares.sum(0)
-    return rates
+    weights = counts[:, held].sum(axis=0).astype(np.float64)
+    return fit_mixture(held.astype(np.float64), weights, counts[:, held] / weights, tied=True).shares
 
 
 def within_margin(inside: torch.Tensor, margin: int) -> torch.Tensor:
