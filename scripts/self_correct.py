@@ -37,4 +37,5 @@ if __name__ == "__main__":
             identity=identity("self_correct", params.code, inputs),
             labels=labels,
             sparse=source == "pixels",
+            clustered=source == "clusters",
         )

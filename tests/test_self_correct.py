@@ -194,13 +194,15 @@ def test_grey_levels_imply_the_shares_of_phases_that_overlap() -> None:
     assert implied_rates(grey, labels, 4) == pytest.approx([0.6, 0.1, 0.3, 0], abs=0.01)
 
 
-def test_the_shares_that_grey_levels_imply_are_measured_where_nothing_is_labelled(stage2: Path) -> None:
+def test_the_shares_that_grey_levels_imply_are_measured_of_clusters_alone(stage2: Path) -> None:
     model, meta = load_weights(stage2)
-    grey, labels = case.phantom()
+    grey, _ = case.phantom()
     arguments = (model, [ArrayVolume(grey)], meta, case.section("self_correct"), 0, choose("cpu"))
     start = Watch.of(*arguments).start
     assert 0 <= start["rates_off"] < 0.1
-    assert "rates_off" not in Watch.of(*arguments, [ArrayVolume(labels)], [(0, 1)]).start
+    assert "rates_off" not in Watch.of(*arguments, clustered=False).start
+    nothing = (model, [ArrayVolume(np.zeros_like(grey))], *arguments[2:])
+    assert "rates_off" not in Watch.of(*nothing).start
 
 
 def test_agreement_by_class() -> None:

@@ -123,6 +123,7 @@ def self_correct(
     identity: str = "",
     labels: Sequence[Volume] | None = None,
     sparse: bool = False,
+    clustered: bool = True,
 ) -> dict[str, Any]:
     """Train a student on a teacher's confident predictions; write the best network, the curves and the verdict.
 
@@ -144,6 +145,8 @@ def self_correct(
         (`labelled_share`), and a labelled pixel is learned with its label, not the teacher's.
     sparse : bool
         Whether only few pixels are painted: crops of labelled slices are then drawn around them.
+    clustered : bool
+        Whether classes are clusters of grey levels, and not the user's: grey levels then imply their shares.
 
     Returns
     -------
@@ -181,7 +184,8 @@ def self_correct(
         student, loss_of, crops.batch, lr=settings["lr"], steps=steps, seed=seed, compute=compute, ranks=ranks
     )
     pieces = Pieces(crops.batch)
-    watch = Watch.of(teacher, crops.volumes, meta, settings, seed, compute, crops.labels, labelled, anchors)
+    taught = (crops.labels, labelled, anchors, clustered)
+    watch = Watch.of(teacher, crops.volumes, meta, settings, seed, compute, *taught)
     merit = "labelled" if labelled else "consistency"
     confidence = Confidence(watch.mean_probability(teacher), settings["confidence"], ranks)
     names = ["loss", "kept", *(f"rate_{c}" for c in range(n_classes))]

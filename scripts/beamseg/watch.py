@@ -12,10 +12,10 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from . import augment
-from .clusters import fit_mixture
 from .crops import Crops
 from .device import Compute, Pieces
 from .losses import UNLABELLED
+from .mixture import fit_mixture
 from .predict import predict_slices
 from .training import weak_images
 from .volumes import MAX_GREY, OUTSIDE, ArrayVolume, Volume
@@ -163,10 +163,11 @@ class Watch:
         labels: Sequence[Volume] | None = None,
         labelled: Sequence[tuple[int, int]] = (),
         anchors: Sequence[np.ndarray] = (),
+        clustered: bool = True,
     ) -> Watch:
         """Choose crops and windows and measure stage 2 on them; `settings` is the section `self_correct`.
 
-        `labels`, `labelled` and `anchors` are those of `Crops`. Without labels classes are clusters of grey levels.
+        `labels`, `labelled` and `anchors` are those of `Crops`; `clustered`: classes are clusters of grey levels.
         """
         count = settings["watch"]["crops"]
         crops = Crops(volumes, None, meta["in_channels"], meta["crop"], count, seed + 1, 0.0)
@@ -184,10 +185,11 @@ class Watch:
             examples, watch.given = Crops(volumes, labels, *place, labelled=labelled, anchors=anchors).step(0)
             watch.examples = list(examples)
         watch.start_labels = watch._labels(model, windows)
-        if labels is None:
+        begun = np.stack(watch.start_labels)
+        known = begun != UNLABELLED
+        if clustered and known.any():
             middle = np.stack([window[meta["in_channels"] // 2] for window in windows])
-            begun = np.stack(watch.start_labels)
-            watch.implied = implied_rates(middle[begun != UNLABELLED], begun[begun != UNLABELLED], meta["n_classes"])
+            watch.implied = implied_rates(middle[known], begun[known], meta["n_classes"])
         watch.start = watch.measure(model)
         return watch
 
