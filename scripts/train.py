@@ -4,7 +4,7 @@ from functools import partial
 
 from beamseg.crops import labelled_slices
 from beamseg.distributed import need_gpus, rank_of_environment, run_on
-from beamseg.inputs import many, reference_volumes, training_labels
+from beamseg.inputs import many, phase_transition, reference_volumes, training_labels
 from beamseg.job import job
 from beamseg.provenance import digest, file_digest, identity, read_json
 from beamseg.rounds import described as described_round
@@ -23,13 +23,15 @@ if __name__ == "__main__":
         volumes = reference_volumes(files)
         inputs = {"scans": many(files.scans), "plan": files.plan, "table": files.table, "user": many(files.labels)}
         inputs["assigned"] = many(files.assigned)
-        source, n_classes = settings["label_source"], read_json(files.classes)["n_clusters"]
+        classes = read_json(files.classes)
+        source, n_classes = settings["label_source"], classes["n_clusters"]
         labels = training_labels(files, settings, params.labels, volumes, n_classes)
         if by_contrast:
             learn = train_contrastive
         else:
             labelled = labelled_slices(labels, n_classes) if source == "slices" else ()
-            learn = partial(train, labelled_slices=labelled, sparse=source == "pixels")
+            transition = phase_transition(settings, classes)
+            learn = partial(train, labelled_slices=labelled, sparse=source == "pixels", transition=transition)
         weights, task = snakemake.output.weights, identity("train", params.code, inputs)
         by_rounds = settings["train"]["start_from"] == "previous"
         user = many(files.labels) if by_rounds else []

@@ -23,6 +23,7 @@ from beamseg.clusters import (
     local_table,
     multi_otsu,
     rebin,
+    transition_matrix,
 )
 from beamseg.errors import InputError
 
@@ -283,3 +284,39 @@ def test_elbow_of_evenly_filled_levels_and_of_two() -> None:
     counts = np.zeros(65536, int)
     counts[[7, 9]] = 4
     assert elbow(counts) == {"k": [2], "inertia": [0.0], "separation": [None]}
+
+
+@pytest.mark.parametrize("labeler", ["kmeans", "gmm", "gmm_tied"])
+def test_the_transition_from_phases_to_clusters_is_that_of_the_truth(labeler: str) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.choice(3, 400_000, p=[0.5, 0.4, 0.1])
+    noise = np.array([1500, 2500, 1500]) if labeler == "gmm" else 2000
+    voxels = (np.array([10_000, 20_000, 25_000])[truth] + noise_of(noise, truth, rng)).round().astype(int)
+    counts = np.bincount(voxels, minlength=65536)
+    settings = {**SETTINGS, "labeler": labeler, "n_clusters": 3}
+    table = label_levels(counts, settings, 0)
+    found = transition_matrix(counts, table, settings)
+    counted = np.bincount(truth * 3 + table[voxels], minlength=9).reshape(3, 3)
+    np.testing.assert_allclose(found, counted / counted.sum(axis=1, keepdims=True), atol=0.02)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+
+
+def noise_of(spread: np.ndarray | int, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.broadcast_to(spread, 3)[truth] * rng.standard_normal(len(truth))
+
+
+def test_shares_of_phases_and_the_transition_give_the_shares_of_clusters() -> None:
+    counts = peaks()
+    table = label_levels(counts, SETTINGS, 0)
+    shares = gaussian_mixture(*rebin(counts), 3, tied=True).shares
+    clusters = np.bincount(table[1:], counts[1:], minlength=3)[:3] / counts[1:].sum()
+    np.testing.assert_allclose(shares @ transition_matrix(counts, table, SETTINGS), clusters, atol=1e-6)
+
+
+def test_phases_are_mistaken_as_often_as_the_noise_crosses_the_cut() -> None:
+    counts = peaks()
+    table = label_levels(counts, SETTINGS, 0)
+    # The cuts lie at 19,000 and 35,500: 7,000 and 9,500 from the means, 2.8 and 3.8 standard deviations.
+    found = transition_matrix(counts, table, SETTINGS)
+    assert found[0] == pytest.approx([1 - 0.00256, 0.00256, 0], abs=3e-4)
+    assert found[2] == pytest.approx([0, 0.00007, 1 - 0.00007], abs=5e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from beamseg.losses import (
     LOSSES,
     cross_entropy,
     focal,
+    forward_corrected,
     generalized_cross_entropy,
     hard_bootstrapping,
     label_smoothing,
@@ -101,6 +103,45 @@ def test_soft_bootstrapping_learns_through_its_own_belief() -> None:
     entropy = 0.75 * math.log(4 / 3) + 0.25 * math.log(4)
     assert logits.grad is not None
     assert logits.grad[0, 0, 0, 0].item() == pytest.approx(-0.75 * (math.log(3 / 4) + entropy), rel=1e-5)
+
+
+def test_forward_correction_by_hand() -> None:
+    # At the first pixel p(label 0) = 3/4 · 0.8 + 1/4 · 0.4 = 0.7, at the second p(label 1) = 1/2 · 0.2 + 1/2 · 0.6 = 0.4.
+    transition = torch.tensor([[0.8, 0.2], [0.4, 0.6]])
+    total, count = forward_corrected(*two_pixels(), loss_of=cross_entropy, transition=transition)
+    assert count == 2
+    assert total == pytest.approx(-math.log(0.7) - math.log(0.4), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_labels_without_mistakes_are_corrected_by_nothing(name: str) -> None:
+    logits, target = torch.randn(2, 3, 4, 5, generator=torch.manual_seed(0)), torch.randint(3, (2, 4, 5))
+    mask = torch.rand(2, 4, 5) < 0.7
+    plain, corrected = (
+        loss(logits, target, mask)
+        for loss in (LOSSES[name], partial(forward_corrected, loss_of=LOSSES[name], transition=torch.eye(3)))
+    )
+    torch.testing.assert_close(corrected, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_the_corrected_loss_is_least_at_the_phases_not_at_the_labels() -> None:
+    transition = torch.tensor([[0.9, 0.1], [0.6, 0.4]])
+    logits = torch.zeros(1, 2, 1, 100, requires_grad=True)
+    target = torch.zeros(1, 1, 100, dtype=torch.uint8)
+    target[..., :25] = 1  # labels of a mixture of half and half: 0.5 · 0.1 + 0.5 · 0.4
+    same = logits.mean(3, keepdim=True).expand_as(logits)
+    forward_corrected(same, target, loss_of=cross_entropy, transition=transition)[0].backward()
+    torch.testing.assert_close(logits.grad, torch.zeros_like(logits), rtol=0, atol=1e-5)
+
+
+def test_sure_predictions_of_a_phase_that_never_has_the_label_are_finite() -> None:
+    logits = torch.tensor([[100.0, 0.0]]).view(1, 2, 1, 1).requires_grad_()
+    total, _ = forward_corrected(
+        logits, torch.ones(1, 1, 1, dtype=torch.uint8), loss_of=cross_entropy, transition=torch.eye(2)
+    )
+    total.backward()
+    assert torch.isfinite(total)
+    assert torch.isfinite(logits.grad).all()
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))

@@ -39,7 +39,7 @@ def histogram_of(folder: Path, name: str, volume: np.ndarray) -> Path:
 def run(
     folder: Path, histograms: list[Path], k: int = 3, labeler: str = "kmeans", volumes: Sequence[Volume] = ()
 ) -> tuple[dict, np.ndarray]:
-    settings = {"n_clusters": k, "labeler": labeler, "bins": 65536, "features": FEATURES}
+    settings = {"n_clusters": k, "labeler": labeler, "bins": 65536, "scope": "volume", "features": FEATURES}
     classes = pseudo_label(
         folder / "plan.json", histograms, folder / "classes.json", folder / "table.npy", settings, 0, volumes
     )

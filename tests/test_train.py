@@ -19,6 +19,7 @@ from beamseg import augment, device
 from beamseg.checkpoint import Resume
 from beamseg.errors import InputError
 from beamseg.models import load_weights
+from beamseg.train import softened
 from beamseg.training import Learner, learning_rate, n_steps, strengthen
 from beamseg.volumes import ArrayVolume
 
@@ -62,6 +63,41 @@ def test_it_learns(tmp_path: Path) -> None:
         found = model(image).argmax(1)[0].numpy()
     valid = labels[3] != 255
     assert (found == labels[3])[valid].mean() > 0.9
+
+
+def test_a_network_learns_phases_where_labels_miss_most_of_one(tmp_path: Path) -> None:
+    grey, bright = case.phantom((6, 40, 40))
+    seen = np.random.default_rng(1).random(bright.shape) < 0.4
+    labels = np.where((bright == 1) & ~seen, 0, bright).astype(np.uint8)
+    found = {}
+    for name, transition in (("plain", None), ("corrected", np.array([[1, 0], [0.6, 0.4]]))):
+        out = tmp_path / f"{name}.safetensors"
+        case.train(
+            [ArrayVolume(grey)],
+            [ArrayVolume(labels)],
+            out,
+            tmp_path / "train.csv",
+            settings=case.section("train", crop=32, steps=60, batch=4, checkpoint_s=60.0),
+            model_settings={"name": "unet_noskip", "n_slices": 3, "dropout": 0.0},
+            n_classes=2,
+            seed=0,
+            device="cpu",
+            transition=transition,
+        )
+        model, _ = load_weights(out)
+        with torch.no_grad():
+            predicted = model(torch.from_numpy(grey[2:5].astype(np.float32) / 65535)[None]).argmax(1)[0].numpy()
+        found[name] = (predicted == 1)[bright[3] == 1].mean()
+    assert found["plain"] < 0.3
+    assert found["corrected"] > 0.7
+
+
+def test_the_correction_grows_to_the_whole_in_the_first_half() -> None:
+    matrix = torch.tensor([[0.8, 0.2], [0.4, 0.6]])
+    torch.testing.assert_close(softened(matrix, 0, 100), torch.eye(2))
+    torch.testing.assert_close(softened(matrix, 25, 100), torch.tensor([[0.9, 0.1], [0.2, 0.8]]))
+    for step in (50, 99):
+        torch.testing.assert_close(softened(matrix, step, 100), matrix)
 
 
 def test_sigkill_anywhere_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:

@@ -273,6 +273,31 @@ def label_levels(counts: np.ndarray, settings: dict[str, Any], seed: int) -> np.
     return LABELERS[settings["labeler"]](levels, weights, k, seed)
 
 
+def transition_matrix(counts: np.ndarray, table: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
+    """How often a voxel of each phase bears the label of each cluster, float64 (n_clusters, n_clusters), rows sum to 1.
+
+    Phases are the Gaussians of a mixture fitted to the histogram, with one variance (noise) for all unless the labeler
+    is `gmm`; phase and cluster of one number are of one place in the order of grey. A phase without a voxel has the
+    row of its own cluster. Phase shares times this matrix are the clusters' shares, exactly.
+
+    Parameters
+    ----------
+    counts : ndarray, (65536,)
+        Voxels per grey level.
+    table : ndarray, uint8, (65536,)
+        From `label_levels` with the same `settings`.
+    """
+    k = int(settings["n_clusters"])
+    mixture = gaussian_mixture(*rebin(counts), k, tied=settings["labeler"] != "gmm")
+    held = np.flatnonzero(counts[1:]) + 1
+    joint = mixture.log_density(held.astype(np.float64))
+    of_phase = np.exp(joint - joint.max(axis=0))
+    of_phase *= counts[held] / of_phase.sum(axis=0)
+    voxels = np.stack([of_phase[:, table[held] == cluster].sum(axis=1) for cluster in range(k)], axis=1)
+    phase = voxels.sum(axis=1, keepdims=True)
+    return np.divide(voxels, phase, out=np.eye(k), where=phase > 0)
+
+
 def cluster_means(counts: np.ndarray, table: np.ndarray, n_clusters: int) -> np.ndarray:
     """Mean grey level of the voxels of each cluster, float64 (n_clusters,); NaN where there is none."""
     mass = np.bincount(table[1:], counts[1:], minlength=256)[:n_clusters]

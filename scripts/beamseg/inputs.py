@@ -116,6 +116,20 @@ def training_labels(
     return labels
 
 
+def phase_transition(settings: dict[str, Any], classes: dict[str, Any]) -> np.ndarray | None:
+    """How often each phase bears each cluster's label, for stage 2 to correct; None where that is not known or asked.
+
+    `settings` holds `label_source` and the section `train`; `classes` is the group's `classes.json`. Clusters of
+    features have no such matrix, nor have those that each slab or slice has of its own.
+    """
+    if settings["label_source"] != "clusters" or not settings["train"]["forward_correction"]:
+        return None
+    if "transition" not in classes:
+        print("train.forward_correction: not for these clusters, which grey levels of the whole volume do not decide")
+        return None
+    return np.array(classes["transition"])
+
+
 def user_labels(
     settings: dict[str, Any], path: str, shape: tuple[int, int, int], n_classes: int | None = None
 ) -> SliceLabels | None:

@@ -42,6 +42,24 @@ def with_suggestions(
     return total + weight * loss_of(logits, hints)[0], count
 
 
+def forward_corrected(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    loss_of: Loss,
+    transition: torch.Tensor,
+) -> Result:
+    """A loss between the labels and what the predicted phases would be labelled, forward correction.
+
+    p(label) = Σ_phase p(phase) · transition[phase, label] (Patrini et al. 2017, section 4.2), float32 (classes,
+    classes) with rows that sum to 1. The network then learns the phases, where without it learns the labels with their
+    mistakes.
+    """
+    of_labels = torch.einsum("nkyx,kj->njyx", logits.softmax(1), transition)
+    return loss_of(of_labels.clamp(min=1e-8).log(), target, mask)
+
+
 def labelled(target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Pixels that count: label other than 255 and, where a mask is given, inside it; bool (n, y, x)."""
     valid = target != UNLABELLED

@@ -25,6 +25,8 @@ CITATIONS = {
     "J. Inf. Sci. Eng. 17, 713-727 (2001).",
     "gmm": MIXTURE,
     "gmm_tied": MIXTURE,
+    "forward_correction": "Patrini, G., Rozza, A., Menon, A. K., Nock, R. & Qu, L. Making deep neural networks robust "
+    "to label noise: a loss correction approach. CVPR (2017).",
     "features": "Lloyd, S. Least squares quantization in PCM. IEEE Trans. Inf. Theory 28, 129-137 (1982).",
     "unet": "Ronneberger, O., Fischer, P. & Brox, T. U-Net: convolutional networks for biomedical image segmentation. "
     "MICCAI (2015).",
@@ -214,6 +216,17 @@ def _unshared(train: dict[str, Any]) -> str:
     )
 
 
+def _forward_corrected(settings: dict[str, Any], cite: Any) -> str:
+    clusters = settings["pseudo_label"]
+    known = clusters["labeler"] != "features" and clusters["scope"] == "volume"
+    if settings["label_source"] != "clusters" or not settings["train"]["forward_correction"] or not known:
+        return ""
+    return (
+        f"; the loss was forward-corrected{cite('forward_correction')} by the transition matrix from phases to "
+        "clusters that a Gaussian mixture on the histogram implies, brought in over the first half of the training"
+    )
+
+
 def _training(settings: dict[str, Any], cite: Any) -> str:
     model, train = settings["model"], settings["train"]
     plain = model["name"].removesuffix("_noskip")
@@ -235,7 +248,8 @@ def _training(settings: dict[str, Any], cite: Any) -> str:
         f"Stage 2: a network ({kind}{cite(plain)}) was trained for {_length(train)} on batches "
         f"of {train['batch']} crops of {train['crop']} × {train['crop']} pixels from {stack}, with the loss "
         f"{loss}{cite(train['loss'])} and Adam{cite('adam')} (learning rate "
-        f"{train['lr']:g}), under rotations by 90° and flips{_warped(train['piecewise_affine'])}{_unshared(train)}."
+        f"{train['lr']:g}), under rotations by 90° and flips{_warped(train['piecewise_affine'])}{_unshared(train)}"
+        f"{_forward_corrected(settings, cite)}."
     )
 
 

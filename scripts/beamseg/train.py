@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from . import augment
@@ -13,7 +15,7 @@ from .checkpoint import Resume
 from .crops import Crops, painted_places
 from .device import choose
 from .distributed import join
-from .losses import SUGGESTED, labelled, loss_named
+from .losses import SUGGESTED, forward_corrected, labelled, loss_named
 from .models import build_model, model_options, save_weights
 from .progress import Progress
 from .training import (
@@ -33,6 +35,18 @@ AROUND_LABELS = 2 / 3
 """Of the crops of labelled slices, those around a pixel of a class that is drawn first, as nnU-Net oversamples."""
 
 
+CORRECTED_FROM = 0.5
+"""Share of the steps until which the correction of labels grows from nothing to whole. At once, a rare phase whose
+labels its neighbours' mistakes explain gets no gradient, and may never be found."""
+
+
+def softened(transition: torch.Tensor, step: int, steps: int) -> torch.Tensor:
+    """The transition matrix at a step: from the identity, in a straight line, to itself at CORRECTED_FROM."""
+    return torch.lerp(
+        torch.eye(len(transition), device=transition.device), transition, min(1.0, step / (CORRECTED_FROM * steps))
+    )
+
+
 def train(
     volumes: Sequence[Volume],
     labels: Sequence[Volume],
@@ -49,6 +63,7 @@ def train(
     labelled_slices: Sequence[tuple[int, int]] = (),
     sparse: bool = False,
     start_from: str | Path | None = None,
+    transition: np.ndarray | None = None,
 ) -> None:
     """Train on labels; write the weights and the curves.
 
@@ -75,6 +90,8 @@ def train(
         those of labelled slices are, so that a class of few pixels is learned in time.
     start_from : path, optional
         Weights to begin with, of the same network.
+    transition : ndarray, float, (n_classes, n_classes), optional
+        How often a pixel of each phase bears each label; the network then learns the phases (`forward_corrected`).
 
     Raises
     ------
@@ -120,6 +137,8 @@ def train(
     names = ["loss", *(f"rate_{c}" for c in range(n_classes))]
     record = Curves(names, settings["log_every"], steps, compute.device)
 
+    matrix = None if transition is None else torch.from_numpy(transition).to(compute.device, torch.float32)
+
     task = [settings, meta, seed, compute.name, torch.get_num_threads(), [v.shape for v in volumes], identity]
     resume = Resume(out, [*task, ranks.size], settings["checkpoint_s"], ranks)
     start = 0
@@ -144,6 +163,8 @@ def train(
                 share, photometry = settings["strong_share"], settings["photometry"]
                 images = strengthen(images, inside, share, photometry, seed, step, mine.start, crops.batch)
             painted = target < SUGGESTED if settings["prior"] else None
+            if matrix is not None:
+                learner.loss_of = partial(forward_corrected, loss_of=loss_of, transition=softened(matrix, step, steps))
             total, count, predicted = learner.step(step, images, target, painted)
 
             rates = ranks.sum(class_rates(predicted, labelled(target), n_classes))
