@@ -106,7 +106,7 @@ def test_soft_bootstrapping_learns_through_its_own_belief() -> None:
 
 
 def test_forward_correction_by_hand() -> None:
-    # At the first pixel p(label 0) = 3/4 · 0.8 + 1/4 · 0.4 = 0.7, at the second p(label 1) = 1/2 · 0.2 + 1/2 · 0.6 = 0.4.
+    # p(label 0) = 3/4 · 0.8 + 1/4 · 0.4 = 0.7 at the first pixel, p(label 1) = (0.2 + 0.6) / 2 = 0.4 at the second.
     transition = torch.tensor([[0.8, 0.2], [0.4, 0.6]])
     total, count = forward_corrected(*two_pixels(), loss_of=cross_entropy, transition=transition)
     assert count == 2

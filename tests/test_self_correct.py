@@ -139,11 +139,11 @@ def watch(stage2: Path) -> Watch:
     [
         ({}, None),
         ({"rates": [0.95, 0.05, 0.001, 0.0]}, None),
-        ({"rates": [0.98, 0.02, 0.0, 0.0]}, "class 1 fell from 9.9% to 2.0% of the pixels"),
-        ({"rates": [0.9, 0.1, 0.0, 0.0]}, "class 2 fell from 0.1% to 0.0% of the pixels"),
-        ({"rates": [0.6, 0.4, 0.0, 0.0]}, "class 1 grew from 9.9% to 40.0% of the pixels"),
+        ({"rates": [0.98, 0.02, 0.0, 0.0]}, "cluster 1 fell from 9.9% to 2.0% of the pixels"),
+        ({"rates": [0.9, 0.1, 0.0, 0.0]}, "cluster 2 fell from 0.1% to 0.0% of the pixels"),
+        ({"rates": [0.6, 0.4, 0.0, 0.0]}, "cluster 1 grew from 9.9% to 40.0% of the pixels"),
         ({"agreement": 0.5}, "only 50% of the pixels agree with stage 2"),
-        ({"class_agreement": [0.9, 0.9, 0.7, 0.9]}, "class 2 has an IoU of 0.70 with that of stage 2"),
+        ({"class_agreement": [0.9, 0.9, 0.7, 0.9]}, "cluster 2 has an IoU of 0.70 with that of stage 2"),
         ({"class_agreement": [0.9, 0.9, 0.9, 0.0]}, None),
         (
             {"unexplained": 0.22},
@@ -165,6 +165,12 @@ def test_the_watch_says_what_is_wrong(watch: Watch, change: dict[str, object], w
         **change,
     }
     assert watch.failure(found) == wanted
+
+
+def test_the_watch_speaks_of_classes_where_the_user_gave_them(watch: Watch) -> None:
+    watch.clustered = False
+    found = {"rates": [0.98, 0.02, 0.0, 0.0]}
+    assert watch.failure(found) == "class 1 fell from 9.9% to 2.0% of the pixels"
 
 
 def test_without_a_gain_stage_2_stays_and_nothing_has_failed(watch: Watch) -> None:
@@ -236,7 +242,7 @@ def test_a_collapsed_teacher_hands_on_stage_2(watch: Watch) -> None:
     last = {"rates": [1.0, 0.0, 0.0, 0.0], "agreement": 0.9, "consistency": 1.0}
     verdict = judge(watch, {}, last)
     assert verdict["use"] == "stage2"
-    assert verdict["reason"] == "self-correction failed the watch: class 1 fell from 9.9% to 0.0% of the pixels"
+    assert verdict["reason"] == "self-correction failed the watch: cluster 1 fell from 9.9% to 0.0% of the pixels"
     assert verdict["watch"]["best"] is None
     best = {"rates": [0.9, 0.099, 0.001, 0.0], "agreement": 0.9, "consistency": 0.9, "step": 50, "weights": {}}
     verdict = judge(watch, best, last)

@@ -150,6 +150,7 @@ class Watch:
     examples: list[np.ndarray] = field(default_factory=list)
     given: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
     implied: np.ndarray | None = None
+    clustered: bool = True
 
     @classmethod
     def of(
@@ -179,7 +180,7 @@ class Watch:
         inside = within_margin(everywhere[:, meta["in_channels"] // 2], settings["margin"])
         edge = min(WINDOW, *(extent for volume in volumes for extent in volume.shape[1:]))
         windows = list(Crops(volumes, None, meta["in_channels"], edge, WINDOWS, seed + 2, 0.0).step(0)[0])
-        watch = cls(images, strong, inside, windows, compute, meta, settings["watch"], [], {})
+        watch = cls(images, strong, inside, windows, compute, meta, settings["watch"], [], {}, clustered=clustered)
         if labelled:
             place = (meta["in_channels"], edge, WINDOWS, seed + 3, 0.0)
             examples, watch.given = Crops(volumes, labels, *place, labelled=labelled, anchors=anchors).step(0)
@@ -250,17 +251,17 @@ class Watch:
 
     def failure(self, found: dict[str, Any]) -> str | None:
         """Why a measured network must not be used, in words, or None."""
-        limit = self.settings["rate_ratio"]
+        limit, word = self.settings["rate_ratio"], "cluster" if self.clustered else "class"
         for c, (now, before) in enumerate(zip(found["rates"], self.start["rates"], strict=True)):
             if before >= self.settings["least_rate"] and now * limit < before:
-                return f"class {c} fell from {before:.1%} to {now:.1%} of the pixels"
+                return f"{word} {c} fell from {before:.1%} to {now:.1%} of the pixels"
             if max(before, self.settings["least_rate"]) * limit < now:
-                return f"class {c} grew from {before:.1%} to {now:.1%} of the pixels"
+                return f"{word} {c} grew from {before:.1%} to {now:.1%} of the pixels"
         if found["agreement"] < self.settings["agreement"]:
             return f"only {found['agreement']:.0%} of the pixels agree with stage 2"
         for c, (iou, before) in enumerate(zip(found["class_agreement"], self.start["rates"], strict=True)):
             if before >= self.settings["least_rate"] and iou < self.settings["class_agreement"]:
-                return f"class {c} has an IoU of {iou:.2f} with that of stage 2"
+                return f"{word} {c} has an IoU of {iou:.2f} with that of stage 2"
         left, left_before = found["unexplained"], self.start["unexplained"]
         if left > left_before * self.settings["unexplained"]:
             return f"labels leave {left:.1%} of the local contrast unexplained, those of stage 2 {left_before:.1%}"
