@@ -146,11 +146,11 @@ def watch(stage2: Path) -> Watch:
         ({"class_agreement": [0.9, 0.9, 0.7, 0.9]}, "cluster 2 has an IoU of 0.70 with that of stage 2"),
         ({"class_agreement": [0.9, 0.9, 0.9, 0.0]}, None),
         (
-            {"unexplained": 0.22},
-            "labels leave 22.0% of the local contrast unexplained, those of stage 2 20.0%",
+            {"unexplained": 0.23},
+            "labels leave 23.0% of the local contrast unexplained, those of stage 2 20.0%",
         ),
-        ({"rates_off": 0.034}, None),
-        ({"rates_off": 0.036}, "shares of classes are 3.6% off those that grey levels imply, stage 2's 3.0%"),
+        ({"rates_off": 0.032}, None),
+        ({"rates_off": 0.034}, "shares of classes are 3.4% off those that grey levels imply, stage 2's 3.0%"),
         ({"labelled": 0.89}, "mean IoU 0.890 on the labelled pixels is below that of stage 2, 0.900"),
     ],
 )
@@ -175,10 +175,10 @@ def test_the_watch_speaks_of_classes_where_the_user_gave_them(watch: Watch) -> N
 
 def test_without_a_gain_stage_2_stays_and_nothing_has_failed(watch: Watch) -> None:
     found = {"rates": watch.start["rates"], "agreement": 0.9, "class_agreement": [0.9] * 4, "unexplained": 0.2}
-    words = "self-consistency 0.815 gains less than 0.02 over that of stage 2, 0.800"
-    last = {**found, "labelled": 0.9, "consistency": 0.815}
+    words = "self-consistency 0.805 gains less than 0.01 over that of stage 2, 0.800"
+    last = {**found, "labelled": 0.9, "consistency": 0.805}
     assert watch.failure(last) is None
-    assert watch.no_gain({**last, "consistency": 0.825}) is None
+    assert watch.no_gain({**last, "consistency": 0.815}) is None
     assert watch.no_gain(last) == words
     verdict = judge(watch, {}, last)
     assert (verdict["use"], verdict["reason"], verdict["harmless"]) == ("stage2", words, True)
