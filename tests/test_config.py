@@ -163,7 +163,7 @@ def test_the_installed_command_prints_values_and_layers(tmp_path: Path) -> None:
     """The command of the README, as the environment installs it, outside of a checkout."""
     command = [Path(sys.executable).with_name("beamseg"), "--directory", tmp_path, "show_config", "demo"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert re.search(r"^train\.steps +400 +preset quick$", shown, re.MULTILINE)
+    assert re.search(r"^train\.steps +680 +preset quick$", shown, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["../a", "a/b", "/etc", ".", "..", ".hidden", "a b", "groups", "preview", "a\\b"])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-import math
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from .figures import length_text, volume_text
-from .metrics import STAGES, percent, relative_gain, stage_names, stage_rows
-from .palette import CLASS, CLUSTER, MEMBERS, PLURAL, member_names, word_of
+from .figures import length_text
+from .metrics import STAGES, percent, relative_gain, stage_names
+from .page_tables import class_table, gain_table, quantity_table, region_table, shading_table, stage_table
+from .palette import CLASS, CLUSTER, PLURAL, member_names, word_of
 from .provenance import atomic_path
 
 STYLE = """
@@ -115,19 +115,19 @@ def write_page(
         f"<ul class='verdicts'>\n{items}\n</ul>",
         f"<div class='inout'><div><h2>What went in</h2>{_list(went_in(result, scan, plan, clusters))}"
         f"<h2>What came out</h2>{_list(came_out(result))}{shares_bar(result)}</div>{pictures.pop('thumbnail')}</div>",
-        f"<h2>{heads['stages']}</h2>{_stage_table(result)}{pictures.pop('stages')}",
-        f"<h2>Classes of the product</h2>{_class_table(result, scan.get('voxel_size_um'))}",
+        f"<h2>{heads['stages']}</h2>{stage_table(result)}{pictures.pop('stages')}",
+        f"<h2>Classes of the product</h2>{class_table(result, scan.get('voxel_size_um'))}",
     ]
     if result["has_truth"] and len(result["stages"]) > 1:
-        parts.append(f"<h2>Gain of each class over {_first_stage(result)}</h2>{_gain_table(result)}")
+        parts.append(f"<h2>Gain of each class over {_first_stage(result)}</h2>{gain_table(result)}")
     for key, picture in pictures.items():
         parts.append(f"<h2>{heads[key]}</h2>")
         if key == "trust" and result["least_certain"]:
-            parts.append(_region_table(result, scan.get("voxel_size_um")))
+            parts.append(region_table(result, scan.get("voxel_size_um")))
         if key == "shading":
-            parts.append(_shading_table(facts["shading"]))
+            parts.append(shading_table(facts["shading"]))
         if key == "quantities":
-            parts.append(_quantity_table(facts["quantities"]))
+            parts.append(quantity_table(facts["quantities"]))
         parts.append(picture)
     meanings = " ".join(f"{key.replace('_', ' ')}: {text}." for key, text in sorted(result["definitions"].items()))
     parts.append(f"<footer>{escape(meanings)}</footer></main></body></html>\n")
@@ -309,41 +309,6 @@ def _changed(change: dict[str, Any], result: dict[str, Any]) -> str:
     return f"{text}; of the voxels of {', '.join(moved)}." if moved else f"{text}."
 
 
-def _gain_table(result: dict[str, Any]) -> str:
-    """IoU and Dice of every class of the truth by stage, with the difference to the first stage in points."""
-    names = stage_names(result)
-    classes = [entry["name"] for entry in result["truth"] if entry["voxels"]]
-    head = "".join(f"<th colspan='2'>{escape(c)}</th>" for c in classes)
-    lines = [f"<tr><th>stage</th>{head}</tr>", f"<tr><th></th>{'<th>IoU</th><th>Dice</th>' * len(classes)}</tr>"]
-    base = result["stages"][names[0]]["classes"]
-    for name in names:
-        own = result["stages"][name]["classes"]
-        cells = [(own[c][key], base[c][key]) for c in classes for key in ("iou", "dice")]
-        texts = [
-            percent(value)
-            + ("" if name == names[0] or value is None or first is None else f" ({100 * (value - first):+.1f})")
-            for value, first in cells
-        ]
-        mark = " class='product'" if name == result["product"]["stage"] else ""
-        lines.append(f"<tr{mark}><td>{STAGES[name]}</td>" + "".join(f"<td>{escape(x)}</td>" for x in texts) + "</tr>")
-    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
-
-
-def _region_table(result: dict[str, Any], voxel: list[float] | None) -> str:
-    """Where the network is least certain."""
-    head = ["least certain regions: slices", "rows (y)", "columns (x)", "mean confidence", "stages disagree"]
-    head += ["middle at z, y, x"] if voxel else []
-    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
-    for entry in result["least_certain"]:
-        cells = [f"{entry[axis][0]} to {entry[axis][1] - 1}" for axis in "zyx"]
-        cells += [percent(entry["confidence"]), percent(entry["disputed"])]
-        if voxel:
-            middle = (sum(entry[axis]) / 2 * size for axis, size in zip("zyx", voxel, strict=True))
-            cells.append(", ".join(length_text(float(f"{value:.4g}"), "µm") for value in middle))
-        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
-
-
 def _compared(compared: dict[str, Any] | None) -> list[tuple[str, str, str]]:
     """Verdicts on a bundle that was applied: where its network comes from, and whether the scan is like its own."""
     if compared is None:
@@ -355,110 +320,6 @@ def _compared(compared: dict[str, Any] | None) -> list[tuple[str, str, str]]:
     )
     found = [("bad", "drift", f"{warning}.") for warning in compared["warnings"]]
     return [*found, ("note", "bundle", text)]
-
-
-def _stage_table(result: dict[str, Any]) -> str:
-    header, *rows = stage_rows(result)
-    if result["has_truth"]:
-        header = [*header, "mean IoU, best map"]
-        best = [result["best_map"][name]["mean_iou"] for name in stage_names(result)]
-        rows = [[*row, percent(own)] for row, own in zip(rows, best, strict=True)]
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in header) + "</tr>"]
-    for name, row in zip(stage_names(result), rows, strict=True):
-        mark = " class='product'" if name == result["product"]["stage"] else ""
-        lines.append(f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
-    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
-
-
-def _class_table(result: dict[str, Any], voxel: list[float] | None) -> str:
-    product = result["stages"][result["product"]["stage"]]
-    header = ["class", "id", MEMBERS[word_of(result)], "fraction"]
-    header += ["volume"] if voxel else []
-    header += ["confidence"] if "confidence" in product else []
-    header += ["stands for", "IoU", "Dice", "voxels in truth"] if result["has_truth"] else []
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in header) + "</tr>"]
-    for row in result["classes"]:
-        name = row["name"]
-        cells = [str(row["id"]), ", ".join(map(str, row["clusters"])), percent(product["fractions"][name])]
-        if voxel:
-            inside = result["voxels"]["field_of_view"] * math.prod(voxel)
-            cells.append(volume_text((product["fractions"][name] or 0) * inside, of=inside))
-        if "confidence" in product:
-            cells.append(percent(product["confidence"][name]))
-        if result["has_truth"]:
-            target = result["matching"]["map"][name]
-            own = product["classes"][target]
-            cells += [target, percent(own["iou"]), percent(own["dice"]), f"{own['voxels']:,}"]
-        swatch = f"<span class='swatch' style='background:{escape(row['colour'])}'></span>"
-        cells_html = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        lines.append(f"<tr><td>{swatch}{escape(name)}</td>{cells_html}</tr>")
-    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
-
-
-QUANTITIES = (
-    ("volume.volume", "volume", 3),
-    ("surface.area", "surface", 2),
-    ("surface.area_per_volume", "surface per volume", -1),
-    ("components.count", "components", 0),
-    ("components.largest_fraction", "in the largest", None),
-    ("connectivity.euler", "Euler number", 0),
-    ("thickness.mean", "mean thickness", 1),
-)
-"""Of a class in quantities.json: section and key, heading, power of the unit of length (None: a share)."""
-
-
-def _quantity_table(found: dict[str, Any]) -> str:
-    """A row per class of the quantities that were measured."""
-    rows = [
-        {f"{name}.{key}": v for name, part in row.items() if isinstance(part, dict) for key, v in part.items()}
-        for row in found["classes"]
-    ]
-    unit = "µm" if found["unit"] == "um" else found["unit"]
-    shown = [column for column in QUANTITIES if any(row.get(column[0]) is not None for row in rows)]
-    powers = {3: "³", 2: "²", 1: "", -1: "⁻¹"}
-    heads = [title + (f", {unit}{powers[power]}" if power in powers else "") for _, title, power in shown]
-    lines = ["<tr><th>class</th>" + "".join(f"<th>{escape(head)}</th>" for head in heads) + "</tr>"]
-    for about, row in zip(found["classes"], rows, strict=True):
-        cells = []
-        for key, _, power in shown:
-            value = row.get(key)
-            text = (
-                "–"
-                if value is None
-                else percent(value)
-                if power is None
-                else f"{value:,.4g}"
-                if power
-                else f"{value:,}"
-            )
-            cells.append(f"<td>{escape(text)}</td>")
-        lines.append(f"<tr><td>{escape(about['name'])}</td>{''.join(cells)}</tr>")
-    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
-
-
-def _shading_table(measured: dict[str, Any]) -> str:
-    """What was measured of shading and defects, in a row."""
-    found, most = measured["defects"], measured["defects"]["clipped_slice"]
-    cells = {
-        "drift along z": percent(measured["drift"]["amplitude"]),
-        "cupping": percent(measured["cupping"]["amplitude"]),
-        "rings": percent(measured["rings"]["amplitude"]),
-        "no number": f"{found['not_finite']:,} voxels",
-        "slices of one value": _spans(found["constant_slices"]),
-        "empty slices": _spans(found["empty_slices"]),
-        "most clipped below": f"{percent(most['low'])} of slice {most['z_low']}",
-        "most clipped above": f"{percent(most['high'])} of slice {most['z_high']}",
-    }
-    rows = (
-        "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line)
-        for tag, line in (("th", cells), ("td", cells.values()))
-    )
-    return f"<div class='scroll'><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div>"
-
-
-def _spans(spans: list[list[int]]) -> str:
-    listed = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in spans[:5])
-    return (listed + (" …" if len(spans) > 5 else "")) or "none"
 
 
 def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]) -> dict[str, str]:
