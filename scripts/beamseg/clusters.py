@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from .volumes import MAX_GREY
 
 MOST_LEVELS = 4096
 CURVE = range(2, 9)
+RIM_GAIN, RIM_SHARE, RIM_APART = 0.01, 0.08, 3.0
+"""Of a component that stands for rims: least gain in log-likelihood per voxel, greatest share, least distance from its
+neighbours in standard deviations."""
 
 
 def rebin(counts: np.ndarray, most: int = MOST_LEVELS) -> tuple[np.ndarray, np.ndarray]:
@@ -169,11 +172,13 @@ def _first_best(
     return top, end[reached[np.searchsorted(reached, first)]]
 
 
-def gaussian_mixture(levels: np.ndarray, weights: np.ndarray, n_clusters: int, tied: bool = False) -> Mixture:
+def gaussian_mixture(
+    levels: np.ndarray, weights: np.ndarray, n_clusters: int, tied: bool = False, starts: Sequence[np.ndarray] = ()
+) -> Mixture:
     """Fit Gaussians by expectation and maximization on a histogram, see `fit_mixture`.
 
-    From two starts, the classes of `multi_otsu` and classes of equal mass, the more likely end is kept; nothing is
-    drawn. Components are in the order of their means.
+    From two starts, the classes of `multi_otsu` and classes of equal mass, and those that are given, the likeliest end
+    is kept; nothing is drawn. Components are in the order of their means.
 
     Parameters
     ----------
@@ -181,17 +186,54 @@ def gaussian_mixture(levels: np.ndarray, weights: np.ndarray, n_clusters: int, t
         Increasing levels and their voxels; n >= n_clusters.
     tied : bool
         One variance for all.
+    starts : sequence of ndarray, int, (n,)
+        Further classes of the levels to begin with, 0 … n_clusters - 1.
     """
     middle = (np.cumsum(weights) - weights / 2) / weights.sum()
     starts = [
         np.searchsorted(multi_otsu(levels, weights, n_clusters)[-1], np.arange(len(levels))),
         (middle * n_clusters).astype(np.intp),
+        *starts,
     ]
     each = np.arange(n_clusters)[:, None]
     found = [fit_mixture(levels, weights, (start == each).astype(np.float64), tied) for start in starts]
     best = max(found, key=lambda mixture: mixture.gain[-1])
     order = np.argsort(best.means, kind="stable")
     return Mixture(best.shares[order], best.means[order], best.variances[order], best.gain)
+
+
+def tied_mixture(levels: np.ndarray, weights: np.ndarray, n_clusters: int) -> Mixture:
+    """Fit Gaussians of one variance, the noise, and leave out the rims of phases, voxels that two share.
+
+    One component more than clusters is fitted too. Where that is likelier by RIM_GAIN or more, the rarest component
+    between two others is taken for their rims if it is rare and stands apart, and left out; else there are no rims to
+    speak of, and the plain mixture is right. Without this a component may settle on the rims, and two phases share one.
+
+    Parameters
+    ----------
+    levels, weights : ndarray, (n,)
+        Increasing levels and their voxels; n >= n_clusters.
+
+    Returns
+    -------
+    Mixture
+        Of `n_clusters` components in the order of their means; shares sum to 1.
+    """
+    plain = gaussian_mixture(levels, weights, n_clusters, tied=True)
+    if n_clusters < 2 or len(levels) <= n_clusters:
+        return plain
+    starts = []
+    for between in (plain.means[1:] + plain.means[:-1]) / 2:
+        centres = np.sort(np.append(plain.means, between))
+        starts.append(np.searchsorted((centres[1:] + centres[:-1]) / 2, levels))
+    wider = gaussian_mixture(levels, weights, n_clusters + 1, tied=True, starts=starts)
+    rim = 1 + int(np.argmin(wider.shares[1:-1]))
+    apart = np.diff(wider.means)[rim - 1 : rim + 1].min() / np.sqrt(wider.variances[0])
+    if wider.gain[-1] - plain.gain[-1] < RIM_GAIN or wider.shares[rim] > RIM_SHARE or apart < RIM_APART:
+        return plain
+    phases = np.delete(np.arange(n_clusters + 1), rim)
+    shares = wider.shares[phases] / wider.shares[phases].sum()
+    return Mixture(shares, wider.means[phases], wider.variances[phases], wider.gain)
 
 
 def cut_table(cuts: np.ndarray) -> np.ndarray:
@@ -215,7 +257,7 @@ def _mixture_table(levels: np.ndarray, weights: np.ndarray, n_clusters: int, see
 
 
 def _tied_mixture_table(levels: np.ndarray, weights: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    return _likeliest(gaussian_mixture(levels, weights, n_clusters, tied=True))
+    return _likeliest(tied_mixture(levels, weights, n_clusters))
 
 
 def _likeliest(mixture: Mixture) -> np.ndarray:
@@ -288,7 +330,7 @@ def transition_matrix(counts: np.ndarray, table: np.ndarray, settings: dict[str,
         From `label_levels` with the same `settings`.
     """
     k = int(settings["n_clusters"])
-    mixture = gaussian_mixture(*rebin(counts), k, tied=settings["labeler"] != "gmm")
+    mixture = (gaussian_mixture if settings["labeler"] == "gmm" else tied_mixture)(*rebin(counts), k)
     held = np.flatnonzero(counts[1:]) + 1
     joint = mixture.log_density(held.astype(np.float64))
     of_phase = np.exp(joint - joint.max(axis=0))
