@@ -16,7 +16,7 @@ from .volumes import MAX_GREY
 
 MOST_LEVELS = 4096
 CURVE = range(2, 9)
-RIM_GAIN, RIM_SHARE, RIM_APART = 0.01, 0.08, 3.0
+RIM_GAIN, RIM_SHARE, RIM_APART = 1e-4, 0.08, 3.0
 """Of a component that stands for rims: least gain in log-likelihood per voxel, greatest share, least distance from its
 neighbours in standard deviations."""
 
