@@ -130,7 +130,7 @@ def watch(stage2: Path) -> Watch:
     settings = case.section("self_correct")
     watch = Watch.of(model, [ArrayVolume(case.phantom()[0])], meta, settings, 0, choose("cpu"))
     watch.start = {"rates": [0.9, 0.099, 0.001, 0.0004], "agreement": 1.0, "consistency": 0.8, "unexplained": 0.2}
-    watch.start |= {"labelled": 0.9, "rates_off": 0.03}
+    watch.start |= {"labelled": 0.9, "rates_off": 0.05}
     return watch
 
 
@@ -149,8 +149,8 @@ def watch(stage2: Path) -> Watch:
             {"unexplained": 0.23},
             "labels leave 23.0% of the local contrast unexplained, those of stage 2 20.0%",
         ),
-        ({"rates_off": 0.032}, None),
-        ({"rates_off": 0.034}, "shares of classes are 3.4% off those that grey levels imply, stage 2's 3.0%"),
+        ({"rates_off": 0.052}, None),
+        ({"rates_off": 0.054}, "shares of classes are 5.4% off those that grey levels imply, stage 2's 5.0%"),
         ({"labelled": 0.89}, "mean IoU 0.890 on the labelled pixels is below that of stage 2, 0.900"),
     ],
 )
@@ -165,6 +165,13 @@ def test_the_watch_says_what_is_wrong(watch: Watch, change: dict[str, object], w
         **change,
     }
     assert watch.failure(found) == wanted
+
+
+def test_shares_as_near_as_the_mixture_itself_is_right_are_not_questioned(watch: Watch) -> None:
+    watch.start["rates_off"] = 0.01
+    found = {"rates": watch.start["rates"], "agreement": 0.9, "class_agreement": [0.9] * 4, "unexplained": 0.2}
+    assert watch.failure({**found, "labelled": 0.9, "rates_off": 0.039}) is None
+    assert watch.failure({**found, "labelled": 0.9, "rates_off": 0.041}) is not None
 
 
 def test_the_watch_speaks_of_classes_where_the_user_gave_them(watch: Watch) -> None:
