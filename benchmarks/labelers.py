@@ -20,9 +20,11 @@ from skimage.filters import threshold_multiotsu
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
-from beamseg.clusters import binned, gaussian_mixture, label_levels, multi_otsu, rebin
+from beamseg.clusters import binned, label_levels, rebin
 from beamseg.corrections import corrected, estimate
 from beamseg.features import FeatureVolume, cluster_features, sample_features
+from beamseg.mixture import gaussian_mixture
+from beamseg.multi_otsu import multi_otsu
 from beamseg.readers import Source
 from beamseg.volumes import MAX_GREY, ArrayVolume, TableVolume, normalize_block
 

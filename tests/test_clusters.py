@@ -17,16 +17,15 @@ from beamseg.clusters import (
     binned,
     cluster_means,
     elbow,
-    gaussian_mixture,
     kmeans,
     label_levels,
     local_table,
-    multi_otsu,
     rebin,
-    tied_mixture,
     transition_matrix,
 )
 from beamseg.errors import InputError
+from beamseg.mixture import gaussian_mixture, tied_mixture
+from beamseg.multi_otsu import multi_otsu
 
 SETTINGS = {"labeler": "kmeans", "n_clusters": 3, "bins": 65536}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,13 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 
 from .errors import InputError
-from .mixture import Mixture, fit_mixture
+from .mixture import Mixture, gaussian_mixture, tied_mixture
+from .multi_otsu import multi_otsu
 from .slabs import UNLABELLED
 from .volumes import MAX_GREY
 
 MOST_LEVELS = 4096
 CURVE = range(2, 9)
-RIM_GAIN, RIM_SHARE, RIM_APART = 1e-4, 0.08, 3.0
-"""Of a component that stands for rims: least gain in log-likelihood per voxel, greatest share, least distance from its
-neighbours in standard deviations."""
 
 
 def rebin(counts: np.ndarray, most: int = MOST_LEVELS) -> tuple[np.ndarray, np.ndarray]:
@@ -94,146 +92,6 @@ def kmeans(levels: np.ndarray, weights: np.ndarray, n_clusters: int, seed: int) 
     model.fit(levels[:, None] / scale, sample_weight=weights)
     centroids = np.sort(model.cluster_centers_[:, 0]) * scale
     return (centroids[1:] + centroids[:-1]) / 2
-
-
-def multi_otsu(levels: np.ndarray, weights: np.ndarray, most: int) -> list[np.ndarray]:
-    """The classes of greatest variance between them, exactly, for every number of classes up to `most`.
-
-    Dynamic programming over the last levels. The best end of a class does not decrease with its start, so the starts
-    are halved again and again and each looks only between the ends of its neighbours: O(K n log n).
-
-    Parameters
-    ----------
-    levels, weights : ndarray, (n,)
-        Increasing levels and their voxels, > 0.
-    most : int
-        Number of classes, 1 … n.
-
-    Returns
-    -------
-    list of ndarray, int
-        Entry k - 1 holds the index of the last level of each of k classes but the last. Of equal optima it is the one
-        whose first threshold is least, then the second, …, as in `skimage.filters.threshold_multiotsu`.
-
-    Notes
-    -----
-    Liao, Chen, Chung, "A fast algorithm for multilevel thresholding" (2001), for the sums; the greatest variance
-    between classes is the least variance within, which is k-means' inertia.
-    """
-    n = len(levels)
-    # Centred on a whole level, so that the sums over whole levels are exact and the squares are small.
-    centred = levels - np.rint(np.average(levels, weights=weights))
-    mass = np.concatenate([[0.0], np.cumsum(weights)])
-    moment = np.concatenate([[0.0], np.cumsum(weights * centred)])
-    best = (moment[n] - moment[:n]) ** 2 / (mass[n] - mass[:n])  # one class from each start to the end
-    ends = [np.full(n, n)]
-    for k in range(2, most + 1):
-        best, end = _add_class(mass, moment, best, n - k + 1)
-        ends.append(end)
-    splits = []
-    for k in range(1, most + 1):
-        start, split = 0, []
-        for layer in range(k - 1, 0, -1):
-            start = int(ends[layer][start])
-            split.append(start - 1)
-        splits.append(np.array(split, dtype=np.intp))
-    return splits
-
-
-def _add_class(mass: np.ndarray, moment: np.ndarray, best: np.ndarray, n_starts: int) -> tuple[np.ndarray, np.ndarray]:
-    """One more class before the best of the rest: value and first best end of it, for the starts 0 … n_starts - 1."""
-    value, end = np.empty(n_starts), np.empty(n_starts, dtype=np.intp)
-    stride = 1 << max(0, n_starts - 1).bit_length()
-    while stride:
-        rows = np.arange(stride - 1, n_starts, 2 * stride)
-        if len(rows):
-            low = np.maximum(rows + 1, np.where(rows >= stride, end[rows - stride], 1))
-            right = rows + stride
-            high = np.where(right < n_starts, end[np.minimum(right, n_starts - 1)], n_starts)
-            value[rows], end[rows] = _first_best(mass, moment, best, rows, low, high)
-        stride //= 2
-    return value, end
-
-
-def _first_best(
-    mass: np.ndarray, moment: np.ndarray, best: np.ndarray, rows: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Greatest value over the ends low … high of each row, and the first end that reaches it."""
-    lengths = high - low + 1
-    first = np.cumsum(lengths) - lengths
-    end = np.arange(int(lengths.sum())) + np.repeat(low - first, lengths)
-    value = moment[end]
-    value -= np.repeat(moment[rows], lengths)
-    value *= value
-    value /= mass[end] - np.repeat(mass[rows], lengths)
-    value += best[end]
-    top = np.maximum.reduceat(value, first)
-    reached = np.flatnonzero(value == np.repeat(top, lengths))
-    return top, end[reached[np.searchsorted(reached, first)]]
-
-
-def gaussian_mixture(
-    levels: np.ndarray, weights: np.ndarray, n_clusters: int, tied: bool = False, starts: Sequence[np.ndarray] = ()
-) -> Mixture:
-    """Fit Gaussians by expectation and maximization on a histogram, see `fit_mixture`.
-
-    From two starts, the classes of `multi_otsu` and classes of equal mass, and those that are given, the likeliest end
-    is kept; nothing is drawn. Components are in the order of their means.
-
-    Parameters
-    ----------
-    levels, weights : ndarray, (n,)
-        Increasing levels and their voxels; n >= n_clusters.
-    tied : bool
-        One variance for all.
-    starts : sequence of ndarray, int, (n,)
-        Further classes of the levels to begin with, 0 … n_clusters - 1.
-    """
-    middle = (np.cumsum(weights) - weights / 2) / weights.sum()
-    starts = [
-        np.searchsorted(multi_otsu(levels, weights, n_clusters)[-1], np.arange(len(levels))),
-        (middle * n_clusters).astype(np.intp),
-        *starts,
-    ]
-    each = np.arange(n_clusters)[:, None]
-    found = [fit_mixture(levels, weights, (start == each).astype(np.float64), tied) for start in starts]
-    best = max(found, key=lambda mixture: mixture.gain[-1])
-    order = np.argsort(best.means, kind="stable")
-    return Mixture(best.shares[order], best.means[order], best.variances[order], best.gain)
-
-
-def tied_mixture(levels: np.ndarray, weights: np.ndarray, n_clusters: int) -> Mixture:
-    """Fit Gaussians of one variance, the noise, and leave out the rims of phases, voxels that two share.
-
-    One component more than clusters is fitted too. Where that is likelier by RIM_GAIN or more, the rarest component
-    between two others is taken for their rims if it is rare and stands apart, and left out; else there are no rims to
-    speak of, and the plain mixture is right. Without this a component may settle on the rims, and two phases share one.
-
-    Parameters
-    ----------
-    levels, weights : ndarray, (n,)
-        Increasing levels and their voxels; n >= n_clusters.
-
-    Returns
-    -------
-    Mixture
-        Of `n_clusters` components in the order of their means; shares sum to 1.
-    """
-    plain = gaussian_mixture(levels, weights, n_clusters, tied=True)
-    if n_clusters < 2 or len(levels) <= n_clusters:
-        return plain
-    starts = []
-    for between in (plain.means[1:] + plain.means[:-1]) / 2:
-        centres = np.sort(np.append(plain.means, between))
-        starts.append(np.searchsorted((centres[1:] + centres[:-1]) / 2, levels))
-    wider = gaussian_mixture(levels, weights, n_clusters + 1, tied=True, starts=starts)
-    rim = 1 + int(np.argmin(wider.shares[1:-1]))
-    apart = np.diff(wider.means)[rim - 1 : rim + 1].min() / np.sqrt(wider.variances[0])
-    if wider.gain[-1] - plain.gain[-1] < RIM_GAIN or wider.shares[rim] > RIM_SHARE or apart < RIM_APART:
-        return plain
-    phases = np.delete(np.arange(n_clusters + 1), rim)
-    shares = wider.shares[phases] / wider.shares[phases].sum()
-    return Mixture(shares, wider.means[phases], wider.variances[phases], wider.gain)
 
 
 def cut_table(cuts: np.ndarray) -> np.ndarray:

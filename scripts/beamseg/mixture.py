@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from .multi_otsu import multi_otsu
+
+RIM_GAIN, RIM_SHARE, RIM_APART = 1e-4, 0.08, 3.0
+"""Of a component that stands for rims: least gain in log-likelihood per voxel, greatest share, least distance from its
+neighbours in standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -70,3 +77,67 @@ def fit_mixture(
         gain.append(float((weights * (top + np.log(sums))).sum() / total))
         if len(gain) > max_steps or (len(gain) > 1 and gain[-1] - gain[-2] < tolerance):
             return Mixture(mixture.shares, mixture.means, variances, np.array(gain))
+
+
+def gaussian_mixture(
+    levels: np.ndarray, weights: np.ndarray, n_clusters: int, tied: bool = False, starts: Sequence[np.ndarray] = ()
+) -> Mixture:
+    """Fit Gaussians by expectation and maximization on a histogram, see `fit_mixture`.
+
+    From two starts, the classes of `multi_otsu` and classes of equal mass, and those that are given, the likeliest end
+    is kept; nothing is drawn. Components are in the order of their means.
+
+    Parameters
+    ----------
+    levels, weights : ndarray, (n,)
+        Increasing levels and their voxels; n >= n_clusters.
+    tied : bool
+        One variance for all.
+    starts : sequence of ndarray, int, (n,)
+        Further classes of the levels to begin with, 0 … n_clusters - 1.
+    """
+    middle = (np.cumsum(weights) - weights / 2) / weights.sum()
+    starts = [
+        np.searchsorted(multi_otsu(levels, weights, n_clusters)[-1], np.arange(len(levels))),
+        (middle * n_clusters).astype(np.intp),
+        *starts,
+    ]
+    each = np.arange(n_clusters)[:, None]
+    found = [fit_mixture(levels, weights, (start == each).astype(np.float64), tied) for start in starts]
+    best = max(found, key=lambda mixture: mixture.gain[-1])
+    order = np.argsort(best.means, kind="stable")
+    return Mixture(best.shares[order], best.means[order], best.variances[order], best.gain)
+
+
+def tied_mixture(levels: np.ndarray, weights: np.ndarray, n_clusters: int) -> Mixture:
+    """Fit Gaussians of one variance, the noise, and leave out the rims of phases, voxels that two share.
+
+    One component more than clusters is fitted too. Where that is likelier by RIM_GAIN or more, the rarest component
+    between two others is taken for their rims if it is rare and stands apart, and left out; else there are no rims to
+    speak of, and the plain mixture is right. Without this a component may settle on the rims, and two phases share one.
+
+    Parameters
+    ----------
+    levels, weights : ndarray, (n,)
+        Increasing levels and their voxels; n >= n_clusters.
+
+    Returns
+    -------
+    Mixture
+        Of `n_clusters` components in the order of their means; shares sum to 1.
+    """
+    plain = gaussian_mixture(levels, weights, n_clusters, tied=True)
+    if n_clusters < 2 or len(levels) <= n_clusters:
+        return plain
+    starts = []
+    for between in (plain.means[1:] + plain.means[:-1]) / 2:
+        centres = np.sort(np.append(plain.means, between))
+        starts.append(np.searchsorted((centres[1:] + centres[:-1]) / 2, levels))
+    wider = gaussian_mixture(levels, weights, n_clusters + 1, tied=True, starts=starts)
+    rim = 1 + int(np.argmin(wider.shares[1:-1]))
+    apart = np.diff(wider.means)[rim - 1 : rim + 1].min() / np.sqrt(wider.variances[0])
+    if wider.gain[-1] - plain.gain[-1] < RIM_GAIN or wider.shares[rim] > RIM_SHARE or apart < RIM_APART:
+        return plain
+    phases = np.delete(np.arange(n_clusters + 1), rim)
+    shares = wider.shares[phases] / wider.shares[phases].sum()
+    return Mixture(shares, wider.means[phases], wider.variances[phases], wider.gain)

@@ -12,10 +12,10 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from . import augment
-from .clusters import tied_mixture
 from .crops import Crops
 from .device import Compute, Pieces
 from .losses import UNLABELLED
+from .mixture import tied_mixture
 from .predict import predict_slices
 from .training import weak_images
 from .volumes import MAX_GREY, OUTSIDE, ArrayVolume, Volume
