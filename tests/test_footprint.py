@@ -34,9 +34,9 @@ def test_memory_goes_by_the_slice_and_not_by_the_volume() -> None:
     few, many = (peak_mb((depth, 2048, 2048), 4, SETTINGS) for depth in (1200, 9000))
     assert few == many
     assert few["train"] == pytest.approx(900 + 4000 + 16 * 96**2 * 1320 / 2**20)
-    # 100 bytes for each of 4 Mi pixels, 8 slices of labels and of confidence, and 16 tiles for each of 8 threads
+    # 128 bytes for each of 4 Mi pixels, 8 slices of labels, confidence and grey, and 16 tiles for each of 8 threads
     tiles = 8 * 16 * 96**2 * 660 / 2**20
-    assert few["segment"] == pytest.approx(900 + 4 * (8 * 4 + 8 * 7 + 12 + 16) + tiles)
+    assert few["segment"] == pytest.approx(900 + 4 * (8 * 4 + 12 * 7 + 12 + 32) + tiles)
 
 
 def test_a_scan_of_4_tb_needs_more_than_the_budget() -> None:

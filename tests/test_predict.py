@@ -14,7 +14,7 @@ from torch import nn
 from beamseg.device import Compute
 from beamseg.errors import InputError
 from beamseg.models import build_model, save_weights
-from beamseg.predict import gaussian_weight, predict_slices, tile_starts
+from beamseg.predict import best_class, gaussian_weight, predict_slices, tile_starts
 from beamseg.segment import STEPS, rounded_confidence, segment
 from beamseg.slabs import SlabVolume
 from beamseg.volumes import ArrayVolume
@@ -68,6 +68,37 @@ def test_labels_confidence_and_the_outside(shape: tuple[int, int, int]) -> None:
     assert np.array_equal(labels[inside], (grey > 0.5)[inside])
     wanted = 255 / (1 + np.exp(-100 * np.abs(grey - 0.5)))
     assert np.abs(confidence - wanted)[inside].max() < 0.6
+
+
+@given(st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_the_best_class_is_the_first_of_the_highest(n_classes: int, seed: int) -> None:
+    probabilities = np.random.default_rng(seed).integers(0, 4, (n_classes, 3, 4)).astype(np.float32)
+    labels, best = best_class(torch.from_numpy(probabilities))
+    assert labels.dtype == torch.uint8
+    assert np.array_equal(labels, probabilities.argmax(0))
+    assert np.array_equal(best, probabilities.max(0))
+
+
+def test_each_layer_of_chunks_is_read_once_and_ends_repeat() -> None:
+    reads, stacks = [], []
+
+    class Recorded(ArrayVolume):
+        def read(self, z0: int, z1: int, y: slice = slice(None), x: slice = slice(None)) -> np.ndarray:
+            reads.append((z0, z1))
+            return super().read(z0, z1, y, x)
+
+    class Seen(Threshold):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            stacks.append((image[0, :, 0, 0] * 65534 + 1).round().int().tolist())
+            return super().forward(image)
+
+    grey = np.broadcast_to(np.arange(1, 21, dtype=np.uint16)[:, None, None], (20, 16, 16))
+    for z0, z1 in ((0, 2), (6, 11), (18, 20)):
+        list(predict_slices(Seen(), Recorded(grey), z0, z1, SETTINGS, CPU, 16, 5))
+    assert reads == [(0, 4), (4, 8), (8, 13), (16, 20)]
+    assert stacks[:2] == [[1, 1, 1, 2, 3], [1, 1, 2, 3, 4]]
+    assert stacks[2:7] == [[z - 1, z, z + 1, z + 2, z + 3] for z in range(6, 11)]
+    assert stacks[7:] == [[17, 18, 19, 20, 20], [18, 19, 20, 20, 20]]
 
 
 def test_any_slab_depth_and_part_gives_the_same_bits(tmp_path: Path) -> None:

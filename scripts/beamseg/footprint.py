@@ -25,7 +25,7 @@ def peak_mb(shape: Sequence[int], itemsize: int, settings: dict[str, Any]) -> di
 
     Threads times a read of 8 slices with its intermediates (histogram; normalize takes no more), the volumes of
     training as far as they fit `mem_budget_mb` and a batch of crops in the network, in two views where they are
-    contrasted, a slice of class probabilities, tiles in the network and what the slab's writer holds (segment).
+    contrasted, a slice of class probabilities, tiles in the network, a layer of chunks read and one written (segment).
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def peak_mb(shape: Sequence[int], itemsize: int, settings: dict[str, Any]) -> di
     return {
         "histogram": LIBRARIES_MB["numpy"] + reading / 2**20,
         "train": LIBRARIES_MB["torch"] + min(3 * voxels / 2**20, settings["mem_budget_mb"]) + activations,
-        "segment": LIBRARIES_MB["torch"] + tiles + (plane * (8 * k + 8 * n_slices + 12) + 2 * layer) / 2**20,
+        "segment": LIBRARIES_MB["torch"] + tiles + (plane * (8 * k + 12 * n_slices + 12) + 4 * layer) / 2**20,
     }
 
 
