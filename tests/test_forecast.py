@@ -17,7 +17,7 @@ from beamseg.readers import open_source
 
 BASEDIR = Path(__file__).resolve().parents[1]
 SETTINGS: dict[str, Any] = {
-    "train": {"objective": "classification", "crop": 96, "steps": 0, "epochs": 2, "batch": 4},
+    "train": {"objective": "classification", "crop": 96, "steps": 0, "epochs": 2, "best_of": 0, "batch": 4},
     "self_correct": {"steps": 7, "epochs": 0, "batch": 4, "anchor": 0.7},
     "segment": {"overlap": 0.5},
     "stage3": "unbiased_teacher",

@@ -35,6 +35,11 @@ def page(tmp_path: Path, bundle: dict[str, Any] | None = None, **sections: Any) 
     return (tmp_path / "methods.md").read_text()
 
 
+def test_the_least_loss_is_told_where_it_chose_the_weights(tmp_path: Path) -> None:
+    assert "least training loss" not in page(tmp_path)
+    assert "the least training loss of the first 200 epochs" in page(tmp_path, train={"epochs": 1000, "best_of": 200})
+
+
 SECTIONS = (
     *("seed", "plan", "pseudo_label", "label_source", "model", "train", "stage3", "self_correct", "segment"),
     *("refine", "refine_mpp", "refine_scm"),

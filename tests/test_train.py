@@ -20,7 +20,7 @@ from beamseg.checkpoint import Resume
 from beamseg.errors import InputError
 from beamseg.models import load_weights
 from beamseg.train import softened
-from beamseg.training import Learner, learning_rate, n_steps, strengthen
+from beamseg.training import Learner, end_step, learning_rate, n_steps, strengthen
 from beamseg.volumes import ArrayVolume
 
 
@@ -187,6 +187,44 @@ def test_steps_go_by_epochs_unless_given() -> None:
     assert n_steps({"steps": 0, "epochs": 200, "batch": 16}, 64) == 800
     assert n_steps({"steps": 0, "epochs": 0.01, "batch": 16}, 64) == 1
     assert n_steps({"steps": 7, "epochs": 200, "batch": 16}, 64) == 7
+
+
+def test_a_training_may_end_after_some_of_its_epochs() -> None:
+    settings = {"steps": 0, "epochs": 1000, "batch": 16, "best_of": 0}
+    assert end_step(settings, 64) == 4000
+    assert end_step({**settings, "best_of": 200}, 64) == 800
+    assert end_step({**settings, "best_of": 2000}, 64) == 4000
+
+
+def test_the_weights_of_the_least_loss_of_the_first_epochs_are_those_that_the_training_had_then(tmp_path: Path) -> None:
+    """Too high a rate makes the loss rise: the least is on the way, and the way is that of the whole training."""
+    whole, some, least = (tmp_path / name for name in ("whole", "some", "least"))
+    for folder in (whole, some, least):
+        folder.mkdir()
+    length = {"lr": 0.05, "steps": 0, "epochs": 4, "log_every": 1}  # 4 epochs of 6 slices in batches of 2
+    case.run_train(whole, **length)
+    case.run_train(some, **length, best_of=3)
+    losses = pd.read_csv(whole / "train.csv")["loss"]
+    assert len(losses) == 12
+    assert pd.read_csv(some / "train.csv")["loss"].to_list() == losses[:9].to_list()
+    at = int(losses[:9].argmin())
+    assert 0 < at < 8
+    case.run_train(least, **length, best_of=(at + 1) / 3)
+    assert load_bits(some) == load_bits(least) != load_bits(whole)
+
+
+def test_killed_after_the_least_loss_the_weights_are_the_same(tmp_path: Path) -> None:
+    length = {"lr": 1.0, "steps": 0, "epochs": 4, "log_every": 1, "best_of": 3}  # the first step is the best
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir(), whole.mkdir()
+    case.run_train(whole, **length)
+    with pytest.raises(SystemExit):
+        case.run_train(killed, case.Fatal(case.phantom()[0], 14, signal.SIGTERM), checkpoint_s=1e9, **length)
+    state = torch.load(state_of(killed), weights_only=True)
+    at = pd.read_csv(whole / "train.csv")["loss"].argmin()
+    assert at < state["step"] < 9
+    case.run_train(killed, checkpoint_s=1e9, **length)
+    assert load_bits(killed) == load_bits(whole)
 
 
 def test_learning_rate_rises_then_falls_to_a_hundredth() -> None:

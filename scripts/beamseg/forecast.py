@@ -26,7 +26,7 @@ from .predict import predict_slices, tile_starts
 from .readers import Source
 from .refine_scm import predict_block
 from .slabs import slab_arrays
-from .training import n_steps
+from .training import end_step, n_steps
 from .volumes import GREY_TYPES, ArrayVolume
 
 TIMED_SLICES = 8
@@ -167,7 +167,7 @@ def training_seconds(slices: int, rates: dict[str, float], settings: dict[str, A
 
     A step of stage 3 also asks the teacher and, where it is anchored, stage 2; each costs about 0.3 of a step.
     """
-    steps = {stage: n_steps(settings[stage], slices) for stage in ("train", "self_correct")}
+    steps = {"train": end_step(settings["train"], slices), "self_correct": n_steps(settings["self_correct"], slices)}
     found = {"train": (steps["train"], steps["train"] * rates["step"])}
     if settings["train"].get("objective") == "contrastive":  # two views; then the classifier, on a pass forward
         after = settings["train"]["contrastive"]["classifier_steps"]

@@ -227,6 +227,12 @@ def _forward_corrected(settings: dict[str, Any], cite: Any) -> str:
     )
 
 
+def _least(train: dict[str, Any]) -> str:
+    if not train.get("best_of"):
+        return ""
+    return f"; the weights of the least training loss of the first {train['best_of']:g} epochs were kept"
+
+
 def _training(settings: dict[str, Any], cite: Any) -> str:
     model, train = settings["model"], settings["train"]
     plain = model["name"].removesuffix("_noskip")
@@ -249,7 +255,7 @@ def _training(settings: dict[str, Any], cite: Any) -> str:
         f"of {train['batch']} crops of {train['crop']} × {train['crop']} pixels from {stack}, with the loss "
         f"{loss}{cite(train['loss'])} and Adam{cite('adam')} (learning rate "
         f"{train['lr']:g}), under rotations by 90° and flips{_warped(train['piecewise_affine'])}{_unshared(train)}"
-        f"{_forward_corrected(settings, cite)}."
+        f"{_forward_corrected(settings, cite)}{_least(train)}."
     )
 
 

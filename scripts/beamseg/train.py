@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from .training import (
     Learner,
     check_labels,
     class_rates,
+    end_step,
     n_steps,
     strengthen,
     warm_start,
@@ -100,8 +102,8 @@ def train(
 
     Notes
     -----
-    The last weights are kept. The paper keeps those of the least training loss (equation 7); with random crops the
-    least is the luck of one batch, and as the learning rate falls to a hundredth the last weights are near it.
+    The last weights are kept, or with `best_of` those of the least training loss (equation 7) of its first epochs, as
+    the paper does: of the mean over `log_every` steps, as the loss of one batch of random crops is luck.
     """
     loss_of = loss_named(settings, "train")
     compute = choose(device)
@@ -122,7 +124,7 @@ def train(
     place = (meta["in_channels"], settings["crop"], settings["batch"], seed, mem_budget_mb, mine)
     around = 1.0 if sparse else AROUND_LABELS
     crops = Crops(volumes, labels, *place, labelled=labelled_slices, anchors=anchors, anchored=around)
-    steps = n_steps(settings, crops.epoch_slices)
+    steps, end = n_steps(settings, crops.epoch_slices), end_step(settings, crops.epoch_slices)
     learner = Learner(
         model,
         loss_of,
@@ -135,7 +137,8 @@ def train(
         prior=settings["prior"],
     )
     names = ["loss", *(f"rate_{c}" for c in range(n_classes))]
-    record = Curves(names, settings["log_every"], steps, compute.device)
+    record = Curves(names, settings["log_every"], end, compute.device)
+    least: dict[str, Any] = {}
 
     matrix = None if transition is None else torch.from_numpy(transition).to(compute.device, torch.float32)
 
@@ -145,11 +148,12 @@ def train(
     if (state := resume.load(compute.device)) is not None:
         learner.load(state["learner"])
         record.load(state["curves"])
+        least = state["least"]
         start = state["step"]
 
     model.train()
-    with resume.watching_sigterm(), Progress(steps, "steps", "train", done=start) as progress:
-        for step, (grey, label) in enumerate(crops.steps(start, steps), start=start):
+    with resume.watching_sigterm(), Progress(end, "steps", "train", done=start) as progress:
+        for step, (grey, label) in enumerate(crops.steps(start, end), start=start):
             check_labels(label, n_classes, settings["prior"] > 0)
             which = augment.draw_geometry(seed, step, len(grey), mine.start)
             images, target = weak_images(grey, which, compute), weak_labels(label, which, compute)
@@ -170,9 +174,14 @@ def train(
             rates = ranks.sum(class_rates(predicted, labelled(target), n_classes))
             sums = torch.cat([total.double()[None], rates])
             row = record.add(step, sums, count.expand(len(sums)).double(), learner.learning_rate)
+            if settings["best_of"] and row is not None and row["loss"] <= least.get("loss", math.inf):
+                least = {"loss": row["loss"], "weights": {key: v.clone() for key, v in model.state_dict().items()}}
             progress.update(**({} if row is None else {"loss": row["loss"]}))
-            if resume.due() and step + 1 < steps:
-                resume.save({"step": step + 1, "learner": learner.state(), "curves": record.state()})
+            if resume.due() and step + 1 < end:
+                state = {"learner": learner.state(), "curves": record.state(), "least": least}
+                resume.save({"step": step + 1, **state})
+    if least:
+        model.load_state_dict(least["weights"])
     if ranks.first:
         save_weights(out, model, meta)
         record.write(curves)

@@ -29,6 +29,14 @@ def n_steps(settings: dict[str, Any], epoch_slices: int) -> int:
     return settings["steps"] or max(1, math.ceil(settings["epochs"] * epoch_slices / settings["batch"]))
 
 
+def end_step(settings: dict[str, Any], epoch_slices: int) -> int:
+    """Steps after which stage 2 ends: all of `n_steps`, or as many as the first `best_of` epochs of them take."""
+    steps = n_steps(settings, epoch_slices)
+    if not settings["best_of"]:
+        return steps
+    return min(steps, n_steps({**settings, "steps": 0, "epochs": settings["best_of"]}, epoch_slices))
+
+
 def learning_rate(step: int, steps: int, peak: float) -> float:
     """A linear rise over the first 5 % of the steps, then a cosine to a hundredth of the peak."""
     rise = max(1, steps // 20)
