@@ -30,7 +30,7 @@ if __name__ == "__main__":
             learn = train_contrastive
         else:
             labelled = labelled_slices(labels, n_classes) if source == "slices" else ()
-            transition = phase_transition(settings, classes)
+            transition = phase_transition(files, settings, classes)
             learn = partial(train, labelled_slices=labelled, sparse=source == "pixels", transition=transition)
         weights, task = snakemake.output.weights, identity("train", params.code, inputs)
         by_rounds = settings["train"]["start_from"] == "previous"

@@ -114,9 +114,10 @@ def test_the_command_writes_map_and_intervals(tmp_path: Path, capsys: pytest.Cap
         write_json(tmp_path / "results" / name / "scan.json", scan)
         write_json(tmp_path / "results" / name / "source.json", source)
         write_json(tmp_path / "results" / "groups" / name / "plan.json", {"range": [0, 2], "bits": 16})
-    quantities = [{"name": "cluster 0", "id": 0, "volume": {"value": 3.0}}]
-    for name in "ab":
-        write_json(tmp_path / "results" / name / "quantities.json", {"classes": quantities})
+    for name, volume, area in (("a", 3.0, 10.0), ("b", 4.0, 12.0), ("c", None, 17.0)):
+        rows = [{"name": "cluster 0", "id": 0} | ({} if volume is None else {"volume": {"value": volume}})]
+        of_pairs = [{"classes": ["cluster 0", "cluster 1"], "area": area}]
+        write_json(tmp_path / "results" / name / "quantities.json", {"classes": rows, "interfaces": of_pairs})
     assert main(["--directory", str(tmp_path), "disagree", "a"]) == 0
     found = read_json(tmp_path / "results" / "a" / "disagree" / "disagree.json")
     inside = int((common != 255).sum())
@@ -125,6 +126,7 @@ def test_the_command_writes_map_and_intervals(tmp_path: Path, capsys: pytest.Cap
     assert found["agreement"]["pairs"] == pytest.approx(1 - 2 * 5 / inside / 3)
     assert found["reported"]["fraction.cluster 0"] == spread([0.5, 0.6, 0.7], 0, 1)
     assert found["reported"]["accuracy"]["standard_deviation"] == pytest.approx(0)
+    assert found["reported"]["interfaces.cluster 0 to cluster 1"]["mean"] == pytest.approx(13)
     assert found["notes"][1] == "not reported by every run, and left out: quantities.cluster 0.volume.value"
     part = tmp_path / "results" / "a" / "disagree" / "1-of-1.json"
     assert np.array_equal(SlabVolume([part], "labels").read(0, SHAPE[0]), common)

@@ -347,11 +347,11 @@ def test_the_schema_fills_what_evaluate_reads() -> None:
 
 def test_a_class_that_nearly_vanishes_is_named_and_a_rare_one_is_not() -> None:
     fractions: dict[str, dict[str, float | None]] = {
-        "pseudo_labels": {"a": 0.9, "b": 0.099, "c": 0.001, "d": None},
-        "stage2": {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0},
-        "mpp": {"a": 0.97, "b": 0.03, "c": 0.0, "d": 0.0},
+        "pseudo_labels": {"a": 0.9, "b": 0.0981, "thin": 0.001, "c": 0.0009, "d": None},
+        "stage2": {"a": 0.999, "b": 0.0, "thin": 0.001, "c": 0.0, "d": 0.0},
+        "mpp": {"a": 0.97, "b": 0.03, "thin": 0.0, "c": 0.0, "d": 0.0},
     }
-    assert lost_classes(fractions) == {"stage2": ["b"], "mpp": []}
+    assert lost_classes(fractions) == {"stage2": ["b"], "mpp": ["thin"]}
 
 
 def test_a_network_of_the_user_s_classes_is_measured_by_their_numbers(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_what_the_person_gets_holds_no_label_and_the_answers_come_back(done: Fin
 
     filled(blind / "form.csv", answer)
     found = read_answers(done, blind / "form.csv")
-    assert found["points"] == {"drawn": 60, "answered": 57, "unsure": 2, "unanswered": 1, "errors": 1}
+    assert found["points"] == {"drawn": 60, "answered": 57, "unsure": 2, "unanswered": 1, "trained_on": 0, "errors": 1}
     strata = np.array([p["stratum"] for p in key["points"]])
     sizes, wrong = np.array(key["strata"]), key["points"][3]["stratum"]
     n = np.bincount(strata[3:], minlength=len(sizes))
@@ -199,6 +199,22 @@ def test_points_serve_a_later_product_too(done: Finished) -> None:
     low, high = found["classes"]["pore"]["fraction"]["interval"]
     assert low < (true == 0).sum() / (true != 255).sum() < high
     assert found["classes"]["glass"]["users_accuracy"] is None
+
+
+def test_points_that_were_labelled_for_training_since_are_left_out(done: Finished) -> None:
+    blind = export_points(done, 60)
+    labels, _ = labels_and_confidence()
+    points = read_json(blind.parent / "key.json")["points"]
+    at = {p["point"]: (p["z"], p["y"], p["x"]) for p in points}
+    filled(blind / "form.csv", lambda point: NAMES[int(labels[at[point]])])
+    painted = np.full(SHAPE, 255, np.uint8)
+    for point in ("001", "002", "030"):
+        painted[at[point]] = labels[at[point]]
+    found = read_answers(done, blind / "form.csv", ArrayVolume(painted))
+    assert found["points"] == {"drawn": 60, "answered": 57, "unsure": 0, "unanswered": 0, "trained_on": 3, "errors": 0}
+    assert found["notes"][0] == "3 answers are at voxels that were labelled for training since, and are left out"
+    with pytest.raises(InputError, match="no answer beside 60 at voxels that are trained on"):
+        read_answers(done, blind / "form.csv", ArrayVolume(np.zeros(SHAPE, np.uint8)))
 
 
 def test_forms_as_spreadsheets_leave_them(tmp_path: Path) -> None:

@@ -185,7 +185,9 @@ def transition_matrix(counts: np.ndarray, table: np.ndarray, settings: dict[str,
     counts : ndarray, (65536,)
         Voxels per grey level.
     table : ndarray, uint8, (65536,)
-        From `label_levels` with the same `settings`.
+        From `label_levels`.
+    settings : dict
+        `n_clusters` and `labeler`, as the section `pseudo_label` and `classes.json` have them.
     """
     k = int(settings["n_clusters"])
     mixture = (gaussian_mixture if settings["labeler"] == "gmm" else tied_mixture)(*rebin(counts), k)

@@ -125,9 +125,11 @@ def reported(done: Finished) -> dict[str, float]:
         found[score] = {name: entry[score] for name, entry in stage.get("classes", {}).items()}
     path = done.folder / "quantities.json"
     if path.exists():
-        rows = read_json(path).get("classes", [])
+        quantities = read_json(path)
         skip = {"id", "name", "colour", "clusters"}
+        rows = quantities.get("classes", [])
         found["quantities"] = {row["name"]: {k: v for k, v in row.items() if k not in skip} for row in rows}
+        found["interfaces"] = {" to ".join(row["classes"]): row["area"] for row in quantities.get("interfaces", [])}
     return dict(_numbers(found))
 
 

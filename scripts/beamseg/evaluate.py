@@ -18,7 +18,7 @@ from .provenance import atomic_path, write_json
 from .slabs import MAX_TRUTH, UNLABELLED
 from .volumes import Volume
 
-LOST_FROM = 0.002
+LOST_FROM = 0.001
 LOST_BELOW = 0.2
 DEFINITIONS = {
     "accuracy": "share of the voxels in the field of view whose truth is a class other than background that got it",

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from .clusters import transition_matrix
 from .labels import SliceLabels, open_truth, open_user_labels
 from .partial_volume import UnsharedVolume
 from .provenance import read_json
 from .slabs import SlabVolume
 from .training_labels import check_painted, described, open_training_labels, suggest
-from .volumes import TableVolume, Volume, cached, open_normalized
+from .volumes import TableVolume, Volume, cached, grey_counts, open_normalized
 
 
 def many(files: Any) -> list[str]:
@@ -116,18 +117,22 @@ def training_labels(
     return labels
 
 
-def phase_transition(settings: dict[str, Any], classes: dict[str, Any]) -> np.ndarray | None:
+def phase_transition(files: Any, settings: dict[str, Any], classes: dict[str, Any]) -> np.ndarray | None:
     """How often each phase bears each cluster's label, for stage 2 to correct; None where that is not known or asked.
 
-    `settings` holds `label_source` and the section `train`; `classes` is the group's `classes.json`. Clusters of
-    features have no such matrix, nor have those that each slab or slice has of its own.
+    `files` are the inputs of the rule train, `settings` holds `label_source` and the section `train`, `classes` is the
+    group's `classes.json`. Clusters of features have no such matrix, nor have those of each slab or slice.
     """
     if settings["label_source"] != "clusters" or not settings["train"]["forward_correction"]:
         return None
-    if "transition" not in classes:
+    if many(files.assigned):
         print("train.forward_correction: not for these clusters, which grey levels of the whole volume do not decide")
         return None
-    return np.array(classes["transition"])
+    counts = grey_counts(read_json(files.plan), many(files.histograms))
+    found = transition_matrix(counts, np.load(files.table), classes)
+    print("train.forward_correction: of the voxels of each phase, in the order of grey, bear the label of each cluster")
+    print(*(" ".join(f"{share:7.2%}" for share in row) for row in found), sep="\n")
+    return found
 
 
 def user_labels(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .clusters import cluster_means, elbow, label_levels, transition_matrix
+from .clusters import cluster_means, elbow, label_levels
 from .features import cluster_features, sample_features
 from .provenance import atomic_path, read_json, write_json
 from .slabs import UNLABELLED
@@ -53,10 +53,9 @@ def pseudo_label(
         The group's plan and the histograms of its scans.
     out_classes : path
         `classes.json`: n_clusters, labeler, clusters [{id, centroid, intervals, fraction}], elbow (of
-        `clusters.elbow`), transition (of `clusters.transition_matrix`; with `scope: volume`), warnings. Grey levels of
-        `intervals`, both ends included, belong to the cluster; `centroid` is their mean. With labeler `features`: no
-        intervals, no transition, centroid and fraction are those of the sample, and `features` holds the model, in
-        numbers.
+        `clusters.elbow`), warnings. Grey levels of `intervals`, both ends included, belong to the cluster; `centroid`
+        is their mean. With labeler `features`: no intervals, centroid and fraction are those of the sample, and
+        `features` holds the model, in numbers.
     out_table : path
         `table.npy`: uint8 (65536,), clusters 0 … K-1 in the order of mean grey; level 0 is 255. With `features` all
         is 255, since no grey level decides by itself.
@@ -87,8 +86,6 @@ def pseudo_label(
     else:
         table = label_levels(counts, settings, seed)
         classes["clusters"] = describe(counts, table, k)
-        if settings["scope"] == "volume":
-            classes["transition"] = transition_matrix(counts, table, settings).round(9).tolist()
     classes["warnings"] = [
         f"cluster {cluster['id']} holds no voxel: take fewer clusters, or another labeler"
         for cluster in classes["clusters"]

@@ -196,17 +196,18 @@ def judge(answers: dict[str, str], key: dict[str, Any], names: list[str], where:
     return found
 
 
-def read_answers(done: Finished, form: str | Path) -> dict[str, Any]:
+def read_answers(done: Finished, form: str | Path, known: Volume | None = None) -> dict[str, Any]:
     """Estimate from a form, and write `validate.json`, which is returned, and `validate.csv`.
 
     The map that is judged is the run's product of today: the points stay a random sample of the volume, so they serve
-    after a change of settings too.
+    after a change of settings too. Voxels that the user has labelled since (`known`, 255 elsewhere) were trained on,
+    and are left out.
 
     Returns
     -------
     dict
-        `points` {drawn, answered, unsure, unanswered, errors}, `product`, `mapped` (fractions as the map has them),
-        what `estimates` gives, `unsure_as_errors`, `covered` (share of the voxels in strata with an answer),
+        `points` {drawn, answered, unsure, unanswered, trained_on, errors}, `product`, `mapped` (fractions as the map
+        has them), what `estimates` gives, `unsure_as_errors`, `covered` (share of the voxels in strata with an answer),
         `calibration` (see `calibration.calibrate`), `notes`, `definitions`.
 
     Raises
@@ -226,9 +227,14 @@ def read_answers(done: Finished, form: str | Path) -> dict[str, Any]:
     names = done.names
     answers = judge(read_form(form), key, names, form)
     points = [entry for entry in key["points"] if entry["point"] in answers]
+    answered = len(points)
+    if known is not None:
+        free = _at(known, points) == UNLABELLED
+        points = [entry for entry, kept in zip(points, free, strict=True) if kept]
     sure = [entry for entry in points if answers[entry["point"]] is not None]
     if not sure:
-        raise InputError(form, "no answer", "classes for at least some points", "fill in the column `class`")
+        found = f"no answer beside {answered - len(points)} at voxels that are trained on" if answered else "no answer"
+        raise InputError(form, found, "classes for at least some points", "fill in the column `class`")
     sizes = np.array(key["strata"])
     mapped, network, confidence = (_at(volume, points) for volume in (done.product, done.network, done.confidence))
     strata = np.array([entry["stratum"] for entry in points])
@@ -247,7 +253,8 @@ def read_answers(done: Finished, form: str | Path) -> dict[str, Any]:
             "drawn": len(key["points"]),
             "answered": len(sure),
             "unsure": len(points) - len(sure),
-            "unanswered": len(key["points"]) - len(points),
+            "unanswered": len(key["points"]) - answered,
+            "trained_on": answered - len(points),
             "errors": int((mapped[told] != person[told]).sum()),
         },
         "product": product,
@@ -274,6 +281,8 @@ def _at(volume: Volume, points: list[dict[str, Any]]) -> np.ndarray:
 
 def _notes(result: dict[str, Any]) -> list[str]:
     notes = []
+    if taught := result["points"]["trained_on"]:
+        notes.append(f"{taught} answers are at voxels that were labelled for training since, and are left out")
     if result["covered"] < 1:
         notes.append(f"strata with {1 - result['covered']:.1%} of the voxels have no answer; nothing is said of them")
     for name, entry in result["classes"].items():
@@ -359,9 +368,9 @@ def validate(workdir: Path, basedir: Path, sample: str, points: int = 200, form:
         If the sample has no finished run; else see `export_points` and `read_answers`.
     """
     done = open_finished(Runs(load_runs(workdir, basedir)[0]), sample, workdir / "results")
-    if form is not None:
-        return text_of(read_answers(done, form))
     known = user_labels(done.run.settings, str(done.run.file("labels.path") or ""), done.product.shape)
+    if form is not None:
+        return text_of(read_answers(done, form, known))
     blind = export_points(done, points, known)
     lines = [
         f"{points} points for blind labelling: {blind}; hand over that folder alone, key.json beside it has the places"

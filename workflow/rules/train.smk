@@ -6,6 +6,7 @@ rule train:
     input:
         scans=needs("ingest@reference"),
         plan=needs("plan"),
+        histograms=needs("histogram@reference"),
         grey=ancient(needs("normalize@reference")),
         classes=needs("pseudo_label"),
         table=beside("pseudo_label", "table.npy"),
