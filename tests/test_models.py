@@ -26,7 +26,16 @@ from beamseg.models import (
     segformer,
     unet_3d,
 )
-from beamseg.models.blocks import EPS, GROUPS, AttentionGate, NormPReLU, SqueezeExcite, pad_to_multiple, upsample
+from beamseg.models.blocks import (
+    EPS,
+    GROUPS,
+    AttentionGate,
+    Dropout,
+    NormPReLU,
+    SqueezeExcite,
+    pad_to_multiple,
+    upsample,
+)
 from beamseg.models.encoder_decoder import EncoderDecoder, nested_order
 from beamseg.predict import predict_slices
 from beamseg.volumes import ArrayVolume
@@ -59,6 +68,17 @@ def test_the_documented_size(name: str) -> None:
 def test_two_million_parameters(name: str) -> None:
     count = sum(p.numel() for p in build_model(name, 7, 4).parameters())
     assert abs(count - 2e6) < 0.2e6
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_norms_and_activations_are_those_of_the_paper(name: str) -> None:
+    """Group norm, PReLU and dropout, and no other norm or activation in their place."""
+    modules = list(build_model(name, 7, 4, dropout=0.3).modules())
+    kinds = {type(module).__name__ for module in modules}
+    assert "NormPReLU" in kinds
+    assert not {kind for kind in kinds if "Norm" in kind} - {"NormPReLU", "GroupNorm"}
+    assert not {kind for kind in kinds if kind.endswith(("LU", "Sigmoid", "Tanh"))} - {"NormPReLU", "PReLU", "Sigmoid"}
+    assert {module.rate for module in modules if isinstance(module, Dropout)} - {0.0} == {0.3}
 
 
 @EVERY

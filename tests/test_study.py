@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from beamseg.config import load_runs
 from beamseg.errors import InputError
@@ -173,6 +174,8 @@ def test_the_classes_that_clusters_end_in(tmp_path: Path) -> None:
     text = write_tables(made, gather(made, folder, BASEDIR), folder).read_text()
     assert "| cluster 0 | 75.0 | 25.0 |\n| cluster 1 | 100.0 | 0.0 |\n" in text
     assert "Died out in stage 2: none; in stage 3: cluster 1 (" in text
+    picture = np.asarray(Image.open(folder / "moves.png").convert("RGB"))
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
     moves = (folder / "moves.csv").read_text().splitlines()
     assert moves[:3] == ["run,cluster,class in stage 3,voxels", "0.9-seed0,cluster 0,cluster 0,30", moves[2]]
     assert moves[2] == "0.9-seed0,cluster 0,cluster 1,10"

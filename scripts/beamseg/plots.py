@@ -222,9 +222,27 @@ def matching(result: dict[str, Any]) -> Figure:
         axes[0].axis("off")
         axes[0].text(0.5, 0.5, f"the product is the first stage, {STAGES[stage_names(result)[0]]}", ha="center")
     for place, (counts, columns, title, below) in zip(axes, maps, strict=False):
-        sums = counts.sum(axis=1, keepdims=True)
-        shares = np.divide(counts, sums, out=np.full(counts.shape, np.nan), where=sums > 0)
-        figures.heat(place, shares, table, columns, title, 4.2 / len(columns), below)
+        figures.heat(place, _of_rows(counts), table, columns, title, 4.2 / len(columns), below)
+    return figure
+
+
+def _of_rows(counts: np.ndarray) -> np.ndarray:
+    """Counts as shares of their row; NaN where it is empty."""
+    sums = counts.sum(axis=1, keepdims=True)
+    return np.divide(counts, sums, out=np.full(counts.shape, np.nan), where=sums > 0)
+
+
+def moves(runs: dict[str, tuple[list[str], np.ndarray]], word: str) -> Figure:
+    """A heat map per run: where the voxels of each cluster ended in stage 3.
+
+    `runs` name -> (names of the K clusters, voxels (K, K) by cluster and class).
+    """
+    widest = max(len(names) for names, _ in runs.values())
+    figure = Figure(figsize=((1.4 + 0.62 * widest) * len(runs), 1.3 + 0.42 * widest))
+    for place, (run, (names, counts)) in zip(
+        figure.subplots(1, len(runs), squeeze=False)[0], runs.items(), strict=True
+    ):
+        figures.heat(place, _of_rows(counts), names, names, f"{run}, % of the {word}", 0.6, "stage 3")
     return figure
 
 

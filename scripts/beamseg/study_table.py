@@ -160,7 +160,7 @@ def _with_deviation(row: Row, what: str) -> str:
 
 
 def write_tables(study: Study, rows: list[Row], folder: Path) -> Path:
-    """Write table.csv, table.md, table.png, table.svg and, where the study asks, moves.csv; the path of table.md.
+    """Write table.csv, .md, .png, .svg and, where the study asks, moves.csv and .png; the path of table.md.
 
     In the table every mean ± standard deviation has the paper's number beside it, where the paper has one.
     """
@@ -211,8 +211,10 @@ def write_tables(study: Study, rows: list[Row], folder: Path) -> Path:
 
 
 def _moves(study: Study, folder: Path) -> list[str]:
-    """moves.csv, and as Markdown the first finished seed of each cell: which class the clusters' voxels ended in."""
+    """moves.csv; of the first finished seed of each cell moves.png and, as Markdown, where the clusters ended."""
     lines: list[str] = []
+    maps: dict[str, tuple[list[str], np.ndarray]] = {}
+    word = ""
     with atomic_path(folder / "moves.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["run", "cluster", "class in stage 3", "voxels"])
@@ -226,7 +228,14 @@ def _moves(study: Study, folder: Path) -> list[str]:
                 for cluster, counts in zip(names, metrics["stages"]["stage3"]["moves"], strict=True):
                     writer.writerows([run, cluster, name, n] for name, n in zip(names, counts, strict=True))
             if done:
-                lines += _moves_table(*done[0])
+                run, metrics = done[0]
+                lines += _moves_table(run, metrics)
+                names, word = [row["name"] for row in metrics["classes"]], word_of(metrics)
+                voxels = np.array(metrics["stages"]["stage3"]["moves"], dtype=float)
+                maps[run] = names, voxels[: len(names), : len(names)]
+    if maps:
+        with figures.style():
+            figures.save(plots.moves(maps, word), folder / "moves.png")
     return lines
 
 
