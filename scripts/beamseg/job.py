@@ -21,6 +21,7 @@ from .code import module_digests
 from .errors import InputError
 from .progress import announced
 from .provenance import read_json, write_json
+from .seen import found_by
 
 
 class Kept(dict[str, Any]):
@@ -100,8 +101,8 @@ class Tee:
 def job(snakemake: Any) -> Iterator[None]:
     """Run a script: output goes to the rule's log, errors are put in words, the end is recorded beside the log.
 
-    The record `<log>.json` (stage, sample, state, cause, remedy, outputs, digests of the code, settings, seconds,
-    memory) is what the summary reads; a job that was killed leaves the state `running`.
+    The record `<log>.json` (stage, sample, state, cause, remedy, outputs, digests of the code, settings, what was seen
+    of the user's files, seconds, memory) is what the summary reads; a job that was killed leaves the state `running`.
 
     Raises
     ------
@@ -125,6 +126,7 @@ def job(snakemake: Any) -> Iterator[None]:
         "code": snakemake.params.get("code"),
         "modules": _modules(snakemake.rule),
         "settings": {name: repr(value) for name, value in snakemake.params.items() if isinstance(value, dict)},
+        "seen": found_by(snakemake.params),
         "pid": os.getpid(),
         "started": start_of(os.getpid()),
         "host": socket.gethostname(),

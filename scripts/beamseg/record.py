@@ -20,6 +20,7 @@ from .job import Kept
 from .provenance import atomic_path, digest, file_digest, read_json, versions, write_json
 from .readers import how_to_read, open_source
 from .readers.source import content_digest
+from .seen import content
 
 OF_THE_ROW = ("sample", "samples", "path", "truth", "bundle", "group", "reference", "preset", "code")
 """Keys that name a run and its files, or say nothing of the result."""
@@ -65,8 +66,7 @@ def scan_content(path: str | Path, settings: dict[str, Any]) -> str:
 
 def labels_content(path: str | Path) -> str | None:
     """Digest of the files that hold labels; None if they are not there."""
-    files = files_of(path)
-    return digest([file_digest(file) for file in files]) if files else None
+    return content(files_of(path))
 
 
 def record(
@@ -93,7 +93,8 @@ def record(
         `effective` settings of the run.
     scans : list of dict
         `described_scans`; in place of `paths` each gets `content`, the digest of its voxels as stored (of a movie, of
-        its files), and `labels_content`; None where there is no file.
+        its files), and `labels_content`; None where there is no file. `labels_seen` is the content of labels that have
+        gone since.
     histograms : dict
         Name of a scan -> its histogram.npz; empty for a movie.
     weights : dict
@@ -109,7 +110,8 @@ def record(
     """
     for scan in scans:
         paths = scan.pop("paths")
-        scan["labels_content"] = labels_content(paths["labels_content"]) if "labels_content" in paths else None
+        then, path = scan.pop("labels_seen", None), paths.get("labels_content")
+        scan["labels_content"] = path and (labels_content(path) or then)
         if histograms:
             with np.load(histograms[scan["name"]]) as found:
                 scan["content"] = str(found["content"])
