@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,16 @@ import yaml
 from beamseg.code import code_digest
 from beamseg.config import load_runs
 from beamseg.errors import InputError
-from beamseg.provenance import atomic_path, digest, file_digest, identity, read_json, write_json
+from beamseg.provenance import (
+    atomic_path,
+    commit,
+    digest,
+    file_digest,
+    identity,
+    read_json,
+    versions,
+    write_json,
+)
 from beamseg.record import described_scans, effective, record, repeat, scan_content
 from beamseg.runs import Runs
 from bundle_case import write_bundle
@@ -266,3 +276,23 @@ def test_a_run_on_frames_is_recorded_and_repeated(tmp_path):
     volume(frames / "1.tif", 8, (8, 9), 3)
     with pytest.raises(InputError, match="the content"):
         repeat(of, [labels, frames], tmp_path / "other")
+
+
+def test_the_versions_name_what_reads_and_the_commit_is_that_of_a_checkout_of_its_own(tmp_path):
+    assert {"h5py", "hdf5plugin", "imagecodecs", "tifffile", "zarr"} <= versions().keys()
+    assert commit(tmp_path) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").write_text("1")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    head = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    assert commit(tmp_path) == head
+    assert commit(tmp_path / "inner") is None  # a checkout of something else
+    (tmp_path / "inner" / "file").write_text("2")
+    assert commit(tmp_path) == f"{head}, changed"
+
+
+def test_no_git_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit() is None

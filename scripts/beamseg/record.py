@@ -13,11 +13,11 @@ import yaml
 
 from .annotations import files_of
 from .bundle_files import read_plain_json, without_paths
-from .code import code_digest
+from .code import code_digest, script_of
 from .config import PHANTOM, TABLE_COLUMNS, Run, check_name, flatten, merge, nested
 from .errors import InputError
 from .job import Kept
-from .provenance import atomic_path, digest, file_digest, read_json, versions, write_json
+from .provenance import atomic_path, commit, digest, file_digest, read_json, versions, write_json
 from .readers import how_to_read, open_source
 from .readers.source import content_digest
 from .seen import content
@@ -131,6 +131,7 @@ def record(
         "seed": settings["seed"],
         "device": sorted({str(read_json(path).get("device")) for path in manifests}),
         "code": code,
+        "commit": commit(),
         "versions": {**versions(), "python": platform.python_version()},
         "weights": {stage: file_digest(path) for stage, path in weights.items()},
         "product": {key: product[key] for key in ("stage", "digest")},
@@ -222,7 +223,7 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[st
 def _code_here(stage: str) -> str | None:
     """Digest of the code of a stage here; None if this version has no such stage."""
     try:
-        return code_digest(stage.partition("_stage")[0])
+        return code_digest(script_of(stage))
     except FileNotFoundError:
         return None
 

@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
 from beamseg import runs as graph
 from beamseg.annotations import files_of
-from beamseg.code import code_digest, lead_the_path
+from beamseg.code import code_digest, lead_the_path, script_of
 from beamseg.config import BY_HAND, Run, defaults, load_runs, load_schema
+from beamseg.ended import stale_at_exit, tracked_code
 from beamseg.errors import InputError
 from beamseg.footprint import peak_mb
 from beamseg.job import Kept
@@ -26,7 +27,7 @@ from beamseg.slabs import most_bytes
 from beamseg.recover import end_with_jobs
 from beamseg.record import described_scans, effective
 from beamseg.seen import seen
-from beamseg.summary import conclude_runs, recorded_code
+from beamseg.summary import conclude_runs
 from beamseg.summary import stages_of as run_stages
 
 try:
@@ -224,12 +225,12 @@ def setting(key):
 
 
 def code(script):
-    """Digest of the code of a script; with `code: frozen`, of the code that made the result that is there."""
+    """Digest of the code of a script; with `code: frozen`, that by which Snakemake knows the result that is there."""
 
     def digest(wildcards):
         if run_of(wildcards).get("code") == "frozen":
             who = getattr(wildcards, "sample", None) or wildcards.group
-            return recorded_code(script, who) or code_digest(script)
+            return tracked_code(script, who) or code_digest(script)
         return code_digest(script)
 
     return digest
@@ -343,16 +344,19 @@ def histograms_of(wildcards):
 
 
 def codes(wildcards):
-    """Digest of the code of every stage of a run; with `code: frozen`, of the code that made what is there."""
+    """Who left the result of every stage of a run, and the digest of its code, for want of what its job recorded.
+
+    Snakemake compares the digests that it knows the results by, which an edit of the settings leaves as they are.
+    """
     run = run_of(wildcards)
-    found = {}
+    found, known = {}, {}
     for stage in run_stages(run):
-        script = stage.partition("_stage")[0]
         owned = stage in RESULTS or stage == "apply"
         who = RUNS.owner(stage, run.name) if owned else run.name
-        frozen = RUNS.is_frozen(stage, run.name) and recorded_code(stage, who)
-        found[stage] = frozen or code_digest(script)
-    return found
+        frozen = RUNS.is_frozen(stage, run.name) and tracked_code(stage, who)
+        known[stage] = frozen or code_digest(script_of(stage))
+        found[stage] = {"who": who, "code": known[stage]}
+    return Kept(found, repr(known))
 
 
 def simulated_scan(wildcards):
@@ -714,6 +718,14 @@ def final_outputs():
         if run.get("keep") == "minimal":
             outputs.append(f"results/{RUNS.owner('normalize', run.name)}/released.json")
     return list(dict.fromkeys(outputs))
+
+
+def announce_stale():
+    """Have what `code: frozen` keeps listed at the end, also where nothing runs; processes of jobs do not."""
+    kept = {name for name, run in RUNS.runs.items() if run.get("code") == "frozen"}
+    kept |= {group for group, names in RUNS.groups.items() if names[0] in kept}
+    if kept and workflow.is_main_process:
+        stale_at_exit(kept)
 
 
 def conclude(failed):
