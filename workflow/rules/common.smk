@@ -371,9 +371,10 @@ def recorded_scans(wildcards):
     """`described_scans`, with the content of labels as training or evaluation found it: they may have gone since."""
     references = RUNS.references(run_of(wildcards).group)
     found = described_scans(RUNS.runs, wildcards.sample, references)
-    for entry in found:
+    for entry in [] if is_movie(wildcards) else found:
         name = entry["name"]
-        jobs = [f"logs/groups/{RUNS.runs[name].group}/train", f"logs/{name}/evaluate"]
+        trained = RUNS.owner("train", name)
+        jobs = [f"logs/groups/{trained}/train", f"logs/{name}/evaluate"]
         records = [Path(f"{job}.log.json") for job in jobs]
         known = [read_json(path).get("seen", {}) for path in records if path.exists()]
         path = labels_path(name)
