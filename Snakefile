@@ -45,6 +45,7 @@ include: "workflow/rules/report_frames.smk"
 
 
 refuse_gpus_asked_twice()
+announce_stale()
 
 
 report: "workflow/report/workflow.rst"

@@ -1,5 +1,6 @@
 """Rule record: everything that a result was made from."""
 
+from beamseg.ended import code_of
 from beamseg.inputs import many
 from beamseg.job import job
 from beamseg.record import record
@@ -17,6 +18,6 @@ if __name__ == "__main__":
             weights=dict(zip(params.stages, many(files.weights), strict=True)),
             manifests=[*many(files.stage2), *many(files.stage3)],
             labels=files.labels,
-            code=params.codes,
+            code={stage: code_of(stage, each["who"]) or each["code"] for stage, each in params.codes.items()},
             bundle=next(iter(many(files.bundle)), None),
         )

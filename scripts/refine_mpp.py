@@ -1,6 +1,6 @@
 """Rule refine_mpp: morphological post-processing by continuity along z."""
 
-from beamseg.inputs import chosen_labels, many, user_labels
+from beamseg.inputs import chosen_labels, label_files, user_labels
 from beamseg.job import job
 from beamseg.provenance import identity, read_json
 from beamseg.refine_mpp import refine_mpp
@@ -13,7 +13,7 @@ if __name__ == "__main__":
         labels = chosen_labels(files)
         scan = read_json(files.scan)
         n_classes = read_json(files.classes)["n_clusters"]
-        inputs = {"labels": labels, "user": many(files.labels)}
+        inputs = {"labels": labels, "user": label_files(files, snakemake.params.labels)}
         refine_mpp(
             snakemake.output[0],
             SlabVolume(labels, "labels"),

@@ -1,6 +1,6 @@
 """Rule refine_scm: the spatial continuity model over every slice."""
 
-from beamseg.inputs import chosen_labels, many, user_labels
+from beamseg.inputs import chosen_labels, label_files, many, user_labels
 from beamseg.job import job
 from beamseg.provenance import identity, read_json
 from beamseg.refine_scm import refine_scm
@@ -12,7 +12,8 @@ if __name__ == "__main__":
         settings, given = snakemake.params.settings, snakemake.params.given
         labels, mpp = chosen_labels(files), many(files.mpp)
         raw = SlabVolume(labels, "labels")
-        inputs = {"labels": labels, "mpp": mpp, "weights": files.weights, "user": many(files.labels)}
+        inputs = {"labels": labels, "mpp": mpp, "weights": files.weights}
+        inputs["user"] = label_files(files, snakemake.params.labels)
         refine_scm(
             snakemake.output[0],
             raw,

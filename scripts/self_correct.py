@@ -2,7 +2,7 @@
 
 from beamseg.config import BY_HAND
 from beamseg.distributed import need_gpus, run_on
-from beamseg.inputs import many, reference_volumes
+from beamseg.inputs import label_files, many, reference_volumes
 from beamseg.job import job
 from beamseg.provenance import identity, read_json
 from beamseg.self_correct import self_correct
@@ -14,7 +14,8 @@ if __name__ == "__main__":
         need_gpus(snakemake.resources.get("processes", 0))
         files, params = snakemake.input, snakemake.params
         settings = params.settings
-        inputs = {"scans": many(files.scans), "plan": files.plan, "weights": files.weights, "user": many(files.labels)}
+        inputs = {"scans": many(files.scans), "plan": files.plan, "weights": files.weights}
+        inputs["user"] = label_files(files, *params.labels)
         volumes = reference_volumes(files)
         n_classes = read_json(files.classes)["n_clusters"]
         labels = None

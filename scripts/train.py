@@ -4,7 +4,7 @@ from functools import partial
 
 from beamseg.crops import labelled_slices
 from beamseg.distributed import need_gpus, rank_of_environment, run_on
-from beamseg.inputs import many, phase_transition, reference_volumes, training_labels
+from beamseg.inputs import label_files, many, phase_transition, reference_volumes, training_labels
 from beamseg.job import job
 from beamseg.provenance import digest, file_digest, identity, read_json
 from beamseg.rounds import described as described_round
@@ -21,7 +21,8 @@ if __name__ == "__main__":
         files, params = snakemake.input, snakemake.params
         settings = params.settings
         volumes = reference_volumes(files)
-        inputs = {"scans": many(files.scans), "plan": files.plan, "table": files.table, "user": many(files.labels)}
+        inputs = {"scans": many(files.scans), "plan": files.plan, "table": files.table}
+        inputs["user"] = label_files(files, *params.labels)
         inputs["assigned"] = many(files.assigned)
         classes = read_json(files.classes)
         source, n_classes = settings["label_source"], classes["n_clusters"]
@@ -34,8 +35,9 @@ if __name__ == "__main__":
             learn = partial(train, labelled_slices=labelled, sparse=source == "pixels", transition=transition)
         weights, task = snakemake.output.weights, identity("train", params.code, inputs)
         by_rounds = settings["train"]["start_from"] == "previous"
-        user = many(files.labels) if by_rounds else []
-        painted = digest([settings["labels"], params.labels, [file_digest(path) for path in user]])
+        user = inputs["user"] if by_rounds else []
+        named = [{key: own[key] for key in own if key not in ("files", "stamp")} for own in params.labels]
+        painted = digest([settings["labels"], named, [file_digest(path) for path in user]])
         start_from = previous(weights, painted, painted_pixels(many(files.scans), labels)) if by_rounds else None
         learn(
             volumes,

@@ -1,6 +1,6 @@
 """Rule train_scm: a spatial continuity model learns what MPP does, from the masks around a slice."""
 
-from beamseg.inputs import chosen_labels, many, per_scan, user_labels
+from beamseg.inputs import chosen_labels, label_files, many, per_scan, user_labels
 from beamseg.job import job
 from beamseg.provenance import identity, read_json
 from beamseg.slabs import SlabVolume
@@ -13,7 +13,7 @@ if __name__ == "__main__":
         labels = chosen_labels(files)
         raw = [SlabVolume(paths, "labels") for paths in per_scan(labels)]
         pairs = list(zip(params.labels, raw, strict=True))
-        inputs = {"raw": labels, "mpp": many(files.mpp), "user": many(files.labels)}
+        inputs = {"raw": labels, "mpp": many(files.mpp), "user": label_files(files, *params.labels)}
         train_scm(
             raw,
             [SlabVolume(paths, "labels") for paths in per_scan(files.mpp)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,16 @@ import yaml
 from beamseg.code import code_digest
 from beamseg.config import load_runs
 from beamseg.errors import InputError
-from beamseg.provenance import atomic_path, digest, file_digest, identity, read_json, write_json
+from beamseg.provenance import (
+    atomic_path,
+    commit,
+    digest,
+    file_digest,
+    identity,
+    read_json,
+    versions,
+    write_json,
+)
 from beamseg.record import described_scans, effective, record, repeat, scan_content
 from beamseg.runs import Runs
 from bundle_case import write_bundle
@@ -266,3 +276,92 @@ def test_a_run_on_frames_is_recorded_and_repeated(tmp_path):
     volume(frames / "1.tif", 8, (8, 9), 3)
     with pytest.raises(InputError, match="the content"):
         repeat(of, [labels, frames], tmp_path / "other")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"group": "g", "scans": [], "settings": {}}'])
+def test_a_record_that_lacks_everything_is_refused_in_words(tmp_path, text):
+    (tmp_path / "provenance.json").write_text(text)
+    with pytest.raises(InputError, match=r"(?s)provenance\.json.*provenance.json that beamseg wrote"):
+        repeat(tmp_path / "provenance.json", [], tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize(
+    ("scan", "words"),
+    [
+        ({}, r"scans\[1\]: no name"),
+        ({"name": "b", "file": 3}, r"scans\[1\]: file: '3'"),
+        ({"name": "b", "file": "x", "reference": True, "settings": []}, r"scans\[1\]: settings"),
+        ("b", r"scans\[1\]: b"),
+    ],
+)
+def test_a_record_with_a_scan_of_another_form_is_refused_in_words(alike, tmp_path, scan, words):
+    files, of = alike
+    forged = read_json(of)
+    forged["scans"][1] = scan
+    write_json(of, forged)
+    with pytest.raises(InputError, match=words):
+        repeat(of, files, tmp_path / "again")
+
+
+FORGED = {"samples": "../../../evil.tsv", "path": "/etc/passwd", "truth": "/etc/passwd", "preset": "x", "group": "z"}
+
+
+def test_recorded_settings_name_no_file_and_no_table(alike, tmp_path):
+    files, of = alike
+    forged = read_json(of)
+    forged["settings"] |= FORGED
+    forged["settings"]["labels"] |= {"path": "/etc/passwd"}
+    forged["scans"][1]["settings"] |= {**FORGED, "labels.path": "/etc/passwd"}
+    write_json(of, forged)
+    assert repeat(of, files, tmp_path / "again") == []
+    written = "".join(path.read_text() for path in (tmp_path / "again").rglob("*.yaml"))
+    assert "passwd" not in written
+    assert "evil" not in written
+    runs = loaded(tmp_path / "again").runs
+    assert [(run.group, run.file("path"), run.file("truth")) for run in runs.values()] == [
+        ("g", files[0], None),
+        ("g", files[1], None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("where", "settings", "words"),
+    [
+        ("record", {"sede": 3}, "did you mean 'seed'"),
+        ("record", {"ingest": 3}, "ingest"),
+        ("record", {"labels": None}, "labels"),
+        ("scan", {"train.steps": "many"}, "settings of b.*train.steps"),
+        ("record", {"kind": "images", "label_source": "slices"}, "provenance.json"),
+    ],
+)
+def test_recorded_settings_that_are_none_are_refused_before_snakemake_is_started(
+    alike, tmp_path, where, settings, words
+):
+    files, of = alike
+    forged = read_json(of)
+    (forged["scans"][1] if where == "scan" else forged)["settings"] |= settings
+    write_json(of, forged)
+    with pytest.raises(InputError, match=f"(?s){words}"):
+        repeat(of, files, tmp_path / "again")
+    assert not (tmp_path / "again" / "config").exists()
+
+
+def test_the_versions_name_what_reads_and_the_commit_is_that_of_a_checkout_of_its_own(tmp_path):
+    assert {"h5py", "hdf5plugin", "imagecodecs", "tifffile", "zarr"} <= versions().keys()
+    assert commit(tmp_path) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").write_text("1")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    head = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    assert commit(tmp_path) == head
+    assert commit(tmp_path / "inner") is None  # a checkout of something else
+    (tmp_path / "inner" / "file").write_text("2")
+    assert commit(tmp_path) == f"{head}, changed"
+
+
+def test_no_git_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit() is None

@@ -70,7 +70,7 @@ def test_report_and_export_run_after_the_scan_was_archived_away(trained, tmp_pat
     workflow.run()
     before = workflow.digests()["export"]
     scan.unlink()
-    assert workflow.rules() == ["ingest"]
+    assert workflow.rules("-n") == []
     for name in ("report.html", "labels.json"):
         (workflow.folder / "results" / "a" / name).unlink()
     assert {"report", "export"} <= set(workflow.rules()) <= {"report", "export", "record", "release"}

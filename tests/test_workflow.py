@@ -120,7 +120,12 @@ def test_an_upgrade_recomputes_nothing_where_code_is_frozen_and_says_what_is_sta
     output = upgraded.run()
     assert jobs_of(output) == ["export", "record"]
     assert "kept although the code has changed since (code: frozen):" in output
-    assert output.count("a: segment (changed: beamseg/segment.py)") == 2  # for each network
+    stale = "a: segment (changed: beamseg/segment.py)"
+    assert output.count(stale) == 2  # for each network
+    for options in ((), ("-n",)):
+        output = upgraded.run(*options)
+        assert jobs_of(output) == []
+        assert output.count(stale) == 2
 
 
 def test_quantities_formats_and_the_archive_on_request(finished):

@@ -9,6 +9,14 @@ from functools import cache
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent.parent
+SCRIPT_OF = {"apply_scm": "apply"}
+"""Scripts of rules that have none of their name."""
+
+
+def script_of(stage: str) -> str:
+    """The script of a rule, or of a stage that is named by its network too, as `segment_stage2` is."""
+    rule = stage.partition("_stage")[0]
+    return SCRIPT_OF.get(rule, rule)
 
 
 def code_digest(script: str, scripts: Path = SCRIPTS) -> str:
@@ -26,7 +34,13 @@ def code_digest(script: str, scripts: Path = SCRIPTS) -> str:
     str
         16 hexadecimal digits.
     """
-    text = "\n".join(f"{name} {found}" for name, found in module_digests(script, scripts).items())
+    return digest_of(module_digests(script, scripts))
+
+
+def digest_of(modules: dict[str, str]) -> str:
+    """Digest of a script whose files have these digests."""
+    ordered = sorted(modules.items(), key=lambda item: Path(item[0]))
+    text = "\n".join(f"{name} {found}" for name, found in ordered)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -23,6 +23,11 @@ def many(files: Any) -> list[str]:
     return [files] if isinstance(files, str) else list(files or [])
 
 
+def label_files(files: Any, *given: dict[str, Any] | None) -> list[str]:
+    """Files of labels that a job reads: those that `simulate` left, and those of the user that are there."""
+    return many(files.labels) + [file for own in given if own for file in own["files"] if os.path.exists(file)]
+
+
 def verdict_of(files: Any) -> dict[str, Any] | None:
     """The verdict of stage 3's watch; None where a run has no stage 3."""
     paths = many(files)
@@ -167,17 +172,18 @@ def user_truth(settings: dict[str, Any], path: str, shape: tuple[int, int, int])
 
 
 def measured(
-    files: Any, settings: dict[str, Any], truth: str, labels: str
+    files: Any, settings: dict[str, Any], truth: dict[str, Any], labels: dict[str, Any]
 ) -> tuple[dict[str, Volume], dict[str, Volume | None]]:
     """What `count` and `evaluate` measure: labels of every stage, and truth, training labels and confidence.
 
-    `settings` holds the section `evaluate`, and what `user_labels` reads; `truth` and `labels` are paths or empty.
+    `settings` holds the section `evaluate`, and what `user_labels` reads; `path` of `truth` and `labels` is empty
+    where there is none.
     """
     grey = open_normalized(files.scan, files.plan, many(files.grey))
     stages = stage_volumes(files, grey, settings["label_source"])
     shape = stages["stage2"].shape
     return stages, {
-        "truth": user_truth(settings["evaluate"], truth, shape),
-        "training_labels": user_labels(settings, labels, shape),
+        "truth": user_truth(settings["evaluate"], truth["path"], shape),
+        "training_labels": user_labels(settings, labels["path"], shape),
         "confidence": SlabVolume(chosen_labels(files), "confidence"),
     }

@@ -17,10 +17,11 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from .code import module_digests
+from .code import digest_of, module_digests, script_of
 from .errors import InputError
 from .progress import announced
 from .provenance import read_json, write_json
+from .seen import found_by
 
 
 class Kept(dict[str, Any]):
@@ -100,8 +101,8 @@ class Tee:
 def job(snakemake: Any) -> Iterator[None]:
     """Run a script: output goes to the rule's log, errors are put in words, the end is recorded beside the log.
 
-    The record `<log>.json` (stage, sample, state, cause, remedy, outputs, digests of the code, settings, seconds,
-    memory) is what the summary reads; a job that was killed leaves the state `running`.
+    The record `<log>.json` (stage, sample, state, cause, remedy, outputs, digests of the code, settings, what was seen
+    of the user's files, seconds, memory) is what the summary reads; a job that was killed leaves the state `running`.
 
     Raises
     ------
@@ -116,15 +117,18 @@ def job(snakemake: Any) -> Iterator[None]:
     record = log.with_name(log.name + ".json")
     _refuse_beside_another(record, snakemake.rule)
     wildcards = dict(snakemake.wildcards.items())
+    modules, tracked = _modules(snakemake.rule), snakemake.params.get("code")
     entry: dict[str, Any] = {
         "stage": snakemake.rule,
         "sample": wildcards.get("sample") or wildcards.get("group"),
         "state": "running",
         "log": str(log),
         "outputs": [str(path) for path in snakemake.output],
-        "code": snakemake.params.get("code"),
-        "modules": _modules(snakemake.rule),
+        "code": digest_of(modules) if modules else tracked,
+        "tracked": tracked,
+        "modules": modules,
         "settings": {name: repr(value) for name, value in snakemake.params.items() if isinstance(value, dict)},
+        "seen": found_by(snakemake.params),
         "pid": os.getpid(),
         "started": start_of(os.getpid()),
         "host": socket.gethostname(),
@@ -197,7 +201,7 @@ def _follows_another() -> bool:
 def _modules(rule: str) -> dict[str, str]:
     """Digest of each module of a rule's script, so that `code: frozen` can say what has changed since."""
     try:
-        return module_digests(rule)
+        return module_digests(script_of(rule))
     except FileNotFoundError:
         return {}
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,9 @@ import numpy as np
 
 from .errors import InputError
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 DAY_S = 86400
+GIT_S = 10
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 NO_RENAME = {errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EXDEV}
 
@@ -219,13 +222,39 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text())
 
 
+PACKAGES = (
+    *("beamseg", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "dask", "safetensors", "snakemake"),
+    *("h5py", "hdf5plugin", "imagecodecs", "mrcfile", "ncempy", "tifffile", "zarr"),
+)
+"""What computes, and what reads scans and labels."""
+
+
 def versions() -> dict[str, str]:
-    """Versions of what computes: written into the bundle and the metrics."""
-    packages = ("beamseg", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "h5py", "dask", "snakemake")
+    """Versions of what computes and reads: written into bundle and provenance."""
     found = {}
-    for package in packages:
+    for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def commit(checkout: Path = CHECKOUT) -> str | None:
+    """Commit of the checkout that this library lies in, with `, changed` after it where tracked files differ from it.
+
+    None where the library lies in no checkout of its own, as when it is installed, or there is no git.
+    """
+    git = ["git", "-C", str(checkout), "--no-optional-locks"]
+    try:
+        place = _output([*git, "rev-parse", "--show-prefix", "HEAD"])
+        if not place.startswith("\n"):
+            return None
+        changed = _output([*git, "status", "--porcelain", "--untracked-files=no"])
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return place.strip() + (", changed" if changed else "")
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=GIT_S).stdout

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -13,23 +15,46 @@ import yaml
 
 from .annotations import files_of
 from .bundle_files import read_plain_json, without_paths
-from .code import code_digest
-from .config import PHANTOM, TABLE_COLUMNS, Run, check_name, flatten, merge, nested
+from .code import code_digest, script_of
+from .config import (
+    PHANTOM,
+    TABLE_COLUMNS,
+    Run,
+    check,
+    check_name,
+    defaults,
+    flatten,
+    load_runs,
+    load_schema,
+    merge,
+    nested,
+)
 from .errors import InputError
 from .job import Kept
-from .provenance import atomic_path, digest, file_digest, read_json, versions, write_json
+from .provenance import CHECKOUT, atomic_path, commit, digest, file_digest, read_json, versions, write_json
 from .readers import how_to_read, open_source
 from .readers.source import content_digest
+from .seen import content
 
 OF_THE_ROW = ("sample", "samples", "path", "truth", "bundle", "group", "reference", "preset", "code")
 """Keys that name a run and its files, or say nothing of the result."""
+SCHEMAS = CHECKOUT / "workflow" / "schemas"
+OURS = "use a provenance.json that beamseg wrote"
+FORM: dict[str, tuple[type, ...]] = {"group": (str,), "scans": (list,), "settings": (dict,)}
+FORM |= {"code": (dict,), "versions": (dict,), "bundle": (str, NoneType)}
+FORM_OF_A_SCAN: dict[str, tuple[type, ...]] = {"name": (str,), "file": (str,), "reference": (bool,)}
+FORM_OF_A_SCAN |= {"settings": (dict,), "labels": (str, NoneType)}
 OF_THE_BUNDLE = ("stage3", "label_source")
 """Keys that a bundle decides, whatever the configuration says."""
 
 
 def effective(run: Run) -> dict[str, Any]:
     """The settings of a run without those that name it and its files."""
-    return without_paths({key: value for key, value in run.settings.items() if key not in OF_THE_ROW})
+    return _of_no_row(run.settings)
+
+
+def _of_no_row(settings: dict[str, Any]) -> dict[str, Any]:
+    return without_paths({key: value for key, value in settings.items() if key not in OF_THE_ROW})
 
 
 def described_scans(runs: dict[str, Run], name: str, references: list[str]) -> list[dict[str, Any]]:
@@ -65,8 +90,7 @@ def scan_content(path: str | Path, settings: dict[str, Any]) -> str:
 
 def labels_content(path: str | Path) -> str | None:
     """Digest of the files that hold labels; None if they are not there."""
-    files = files_of(path)
-    return digest([file_digest(file) for file in files]) if files else None
+    return content(files_of(path))
 
 
 def record(
@@ -93,7 +117,8 @@ def record(
         `effective` settings of the run.
     scans : list of dict
         `described_scans`; in place of `paths` each gets `content`, the digest of its voxels as stored (of a movie, of
-        its files), and `labels_content`; None where there is no file.
+        its files), and `labels_content`; None where there is no file. `labels_seen` is the content of labels that have
+        gone since.
     histograms : dict
         Name of a scan -> its histogram.npz; empty for a movie.
     weights : dict
@@ -109,7 +134,8 @@ def record(
     """
     for scan in scans:
         paths = scan.pop("paths")
-        scan["labels_content"] = labels_content(paths["labels_content"]) if "labels_content" in paths else None
+        then, path = scan.pop("labels_seen", None), paths.get("labels_content")
+        scan["labels_content"] = path and (labels_content(path) or then)
         if histograms:
             with np.load(histograms[scan["name"]]) as found:
                 scan["content"] = str(found["content"])
@@ -129,6 +155,7 @@ def record(
         "seed": settings["seed"],
         "device": sorted({str(read_json(path).get("device")) for path in manifests}),
         "code": code,
+        "commit": commit(),
         "versions": {**versions(), "python": platform.python_version()},
         "weights": {stage: file_digest(path) for stage, path in weights.items()},
         "product": {key: product[key] for key in ("stage", "digest")},
@@ -160,12 +187,10 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[st
     ------
     InputError
         If an input is missing or has another content, the folder holds a configuration, or the record, which may come
-        from anywhere, names a sample that no file can be named after.
+        from anywhere, lacks something, names a sample that no file can be named after, or holds settings that are none.
     """
-    found = read_plain_json(Path(provenance), "use a provenance.json that beamseg wrote")
-    check_name(provenance, "group", str(found["group"]))
-    for scan in found["scans"]:
-        check_name(provenance, "sample", str(scan["name"]))
+    found = _read(provenance)
+    schema = load_schema(SCHEMAS)
     config = workdir / "config"
     if config.exists():
         raise InputError(config, "a configuration", "an empty folder", "give another with --directory")
@@ -186,13 +211,17 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[st
             differs.append(f"{candidates[0]} is taken by its name, its content was not recorded")
         return str(_of_content(provenance, file, candidates, content, measure))
 
-    common = {key: value for key, value in found["settings"].items() if not found["bundle"] or key not in OF_THE_BUNDLE}
+    decided = OF_THE_BUNDLE if found["bundle"] else ()
+    common = {key: value for key, value in _of_no_row(found["settings"]).items() if key not in decided}
+    check(common, schema, f"{provenance}: settings")
     rows, layers = [], {}
     for scan in found["scans"]:
         own: dict[str, Any] = {}
         for dotted, value in scan["settings"].items():
             own = merge(own, nested(dotted, value))
-        read = partial(scan_content, settings=merge(found["settings"], own))
+        own = _of_no_row(own)
+        check(own, schema, f"{provenance}: settings of {scan['name']}")
+        read = partial(scan_content, settings=merge(merge(defaults(schema), common), own))
         here = place(scan["file"], at_hand.get(scan["file"], []), scan.get("content"), read)
         # A bundle counts more than config.yaml, and the row's settings counted more than the bundle.
         layers[scan["name"]] = merge(common if bundle else {}, own) | {"reference": scan["reference"]}
@@ -211,16 +240,49 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[st
     lines = ["\t".join(row.get(column, "") for column in TABLE_COLUMNS) for row in rows]
     with atomic_path(config / "samples.tsv") as temporary:
         temporary.write_text("\n".join(["\t".join(TABLE_COLUMNS), *lines, ""]))
+    try:
+        load_runs(workdir, CHECKOUT)
+    except InputError as error:
+        shutil.rmtree(config)
+        raise InputError(provenance, f"{error.where}: {error.found}", error.expected, error.remedy) from error
     made_by = {stage: (_code_here(stage), then) for stage, then in sorted(found["code"].items())}
     differs += [f"code of {stage} {now}, then {then}" for stage, (now, then) in made_by.items() if now != then]
     held = {**versions(), "python": platform.python_version()}
     return differs + [f"{p} {held.get(p)}, then {v}" for p, v in sorted(found["versions"].items()) if held.get(p) != v]
 
 
+def _read(provenance: str | Path) -> dict[str, Any]:
+    """A record, once its form is known to be right and no name in it is a path.
+
+    Raises
+    ------
+    InputError
+    """
+    found = read_plain_json(Path(provenance), OURS)
+    _check_form(provenance, "the record", found, FORM)
+    if not found["scans"]:
+        raise InputError(provenance, "no scans", "the scans that the run drew from", OURS)
+    check_name(provenance, "group", found["group"])
+    for number, scan in enumerate(found["scans"]):
+        _check_form(provenance, f"scans[{number}]", scan, FORM_OF_A_SCAN)
+        check_name(provenance, "sample", scan["name"])
+    return dict(found)
+
+
+def _check_form(provenance: str | Path, what: str, found: Any, form: dict[str, tuple[type, ...]]) -> None:
+    if not isinstance(found, dict):
+        raise InputError(provenance, f"{what}: {str(found)[:80]}", f"an object with {', '.join(form)}", OURS)
+    for key, types in form.items():
+        if key not in found or not isinstance(found[key], types):
+            said = f"{key}: {str(found[key])[:80]!r}" if key in found else f"no {key}"
+            wanted = " or ".join("null" if each is NoneType else each.__name__ for each in types)
+            raise InputError(provenance, f"{what}: {said}", f"{key}, a {wanted}", OURS)
+
+
 def _code_here(stage: str) -> str | None:
     """Digest of the code of a stage here; None if this version has no such stage."""
     try:
-        return code_digest(stage.partition("_stage")[0])
+        return code_digest(script_of(stage))
     except FileNotFoundError:
         return None
 

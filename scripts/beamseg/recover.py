@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
+from .ended import records
 from .job import alive, start_of
-from .summary import records
 
 GRACE_S = 20.0
 SLURM_GRACE_S = 120.0

@@ -12,13 +12,14 @@ import numpy as np
 
 from . import figures, plots
 from .config import load_runs
+from .ended import records
 from .metrics import STAGES
 from .palette import word_of
 from .provenance import atomic_path, read_json
 from .runs import Runs
 from .slabs import UNLABELLED, SlabVolume
 from .studies import Study, sample_name
-from .summary import records, run_state
+from .summary import run_state
 
 ANGLES = {"mse": "mean square error, °²,", "rmse": "root mean square error, °,", "bias": "bias, °,"}
 WORDS = {"mean_iou": "mean IoU", "mean_dice": "mean Dice", "iou": "IoU", "dice": "Dice"}

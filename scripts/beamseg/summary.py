@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from .code import code_digest, module_digests
 from .config import PHANTOM, Run
+from .ended import records_of
 from .evaluate import stage_table
 from .job import alive
 from .metrics import frame_line
@@ -24,30 +24,6 @@ IN_FILE = (*COLUMNS, "warnings")
 SHOWN_IN_FULL = 8
 
 
-def records(logs: Path = Path("logs")) -> list[dict[str, Any]]:
-    """What jobs recorded of their ends, one entry per log."""
-    return [read_json(path) for path in sorted(logs.rglob("*.log.json"))]
-
-
-def recorded_code(stage: str, who: str, logs: Path = Path("logs")) -> str | None:
-    """Digest of the code that made the result of a stage which is there, None if nothing is recorded."""
-    for entry in _records_of(stage, who, logs):
-        if entry["state"] == "done":
-            return str(entry["code"])
-    return None
-
-
-def _records_of(stage: str, who: str, logs: Path) -> list[dict[str, Any]]:
-    """Records of a stage's jobs; `segment` has one per network and part."""
-    name, _, model = stage.partition("_stage")
-    stage = name if name == "segment" else stage
-    below = stage if not model or name != "segment" else f"segment/stage{model}"
-    paths: list[Path] = []
-    for folder in (logs / who, logs / "groups" / who):
-        paths += [folder / f"{below}.log.json", *sorted((folder / below).glob("**/*.log.json"))]
-    return [read_json(path) for path in paths if path.exists()]
-
-
 def run_state(runs: Runs, name: str, results: Path = Path("results"), logs: Path = Path("logs")) -> dict[str, str]:
     """State of one run: done, or the first of its stages that failed, was killed or did not finish.
 
@@ -57,7 +33,7 @@ def run_state(runs: Runs, name: str, results: Path = Path("results"), logs: Path
     for stage in stages_of(runs.runs[name]):
         owned = {"release": "normalize", "methods": "bundle"}.get(stage, stage)
         who = runs.owner(owned, name) if owned in ALL_STAGES or owned == "apply" else name
-        for entry in _records_of(stage, who, logs):
+        for entry in records_of(stage, who, logs):
             part = re.search(r"/\d+-of-(\d+)\.log$", entry["log"])
             if part and int(part[1]) != runs.runs[name].get("parts"):
                 continue
@@ -122,23 +98,6 @@ def _unfinished(entry: dict[str, Any]) -> dict[str, str]:
         "remedy": "run the same command again; if it recurs, raise memory or time",
         "log": entry["log"],
     }
-
-
-def stale_results(logs: Path = Path("logs")) -> list[str]:
-    """Results whose code has changed since, in words."""
-    stale = []
-    for entry in records(logs):
-        try:
-            now = code_digest(entry["stage"])
-            modules = module_digests(entry["stage"])
-        except FileNotFoundError:
-            continue
-        then = entry.get("modules") or {}
-        changed = sorted(name for name in then.keys() | modules.keys() if then.get(name) != modules.get(name))
-        if entry["state"] == "done" and (changed if then else entry["code"] not in (None, now)):
-            why = f"changed: {', '.join(changed)}" if then else f"code {entry['code']}, now {now}"
-            stale.append(f"{entry['sample']}: {entry['stage']} ({why})")
-    return stale
 
 
 def text_table(rows: Iterable[dict[str, str]], columns: tuple[str, ...], width: int) -> str:
@@ -208,7 +167,4 @@ def conclude_runs(runs: Runs, *, failed: bool, results: Path = Path("results")) 
     _print_drift(runs, results, out)
     if failed or len(rows) > 1:
         print("\n" + text_table(rows, COLUMNS, shutil.get_terminal_size((160, 24)).columns), file=out)
-    stale = stale_results()
-    if stale:
-        print("\nkept although the code has changed since (code: frozen):", *stale, sep="\n  ", file=out)
     print(f"\n{len(done)} of {len(rows)} samples done; {results / 'summary.csv'}, {results / 'index.html'}", file=out)

@@ -13,19 +13,21 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
 from beamseg import runs as graph
-from beamseg.annotations import files_of, rounds
-from beamseg.code import code_digest, lead_the_path
+from beamseg.annotations import files_of
+from beamseg.code import code_digest, lead_the_path, script_of
 from beamseg.config import BY_HAND, Run, defaults, load_runs, load_schema
+from beamseg.ended import stale_at_exit, tracked_code
 from beamseg.errors import InputError
 from beamseg.footprint import peak_mb
 from beamseg.job import Kept
 from beamseg.job import kept as kept_settings
 from beamseg.normalize import SCRATCH_MB
-from beamseg.provenance import file_digest, read_json
+from beamseg.provenance import read_json
 from beamseg.slabs import most_bytes
 from beamseg.recover import end_with_jobs
 from beamseg.record import described_scans, effective
-from beamseg.summary import conclude_runs, recorded_code
+from beamseg.seen import seen
+from beamseg.summary import conclude_runs
 from beamseg.summary import stages_of as run_stages
 
 try:
@@ -182,12 +184,39 @@ def kept(rule, of, name="settings", standard=None):
         run = run_of(wildcards)
         if run.get("code") != "frozen":
             return read(run)
-        log = str(getattr(rules, rule).log[0]).format(**dict(wildcards.items()))
-        return kept_settings(
-            read(run), Path(f"{log}.json"), name, standard or read(STANDARD)
-        )
+        record = record_of(rule, wildcards)
+        return kept_settings(read(run), record, name, standard or read(STANDARD))
 
     return settings
+
+
+def record_of(rule, wildcards):
+    """Where a job keeps its record."""
+    log = str(getattr(rules, rule).log[0]).format(**dict(wildcards.items()))
+    return Path(f"{log}.json")
+
+
+def user_file(rule, of):
+    """A file of the user as a job is given it, and its path in the text that Snakemake compares, with its stamp.
+
+    It is no input: one that was archived away, or whose disk is not mounted, must not cost what was made from it. `of`
+    is a function of the wildcards that gives the path, or None where the job has no use for the file.
+    """
+
+    def given(wildcards):
+        path = of(wildcards)
+        if path is None:
+            return None
+        found = seen(path, the_user_s(path), record_of(rule, wildcards))
+        return Kept(found, repr([path, found["stamp"]] if found["stamp"] else path))
+
+    return given
+
+
+def the_user_s(path):
+    """Files that hold labels or truth, as far as they are there; none for those that `simulate` leaves."""
+    ours = Path(path).parts[:1] == ("results",)
+    return [] if ours or not path else files_of(path)
 
 
 def setting(key):
@@ -196,12 +225,12 @@ def setting(key):
 
 
 def code(script):
-    """Digest of the code of a script; with `code: frozen`, of the code that made the result that is there."""
+    """Digest of the code of a script; with `code: frozen`, that by which Snakemake knows the result that is there."""
 
     def digest(wildcards):
         if run_of(wildcards).get("code") == "frozen":
             who = getattr(wildcards, "sample", None) or wildcards.group
-            return recorded_code(script, who) or code_digest(script)
+            return tracked_code(script, who) or code_digest(script)
         return code_digest(script)
 
     return digest
@@ -256,7 +285,7 @@ def grey_of_features(wildcards):
 
 
 def existing(path):
-    """An input that may be missing: the job itself then fails with words, and no other job does."""
+    """An input of a movie that may be missing: the job itself then fails with words, and no other job does."""
     return [str(path)] if path is not None and Path(path).exists() else []
 
 
@@ -315,23 +344,54 @@ def histograms_of(wildcards):
 
 
 def codes(wildcards):
-    """Digest of the code of every stage of a run; with `code: frozen`, of the code that made what is there."""
+    """Who left the result of every stage of a run, and the digest of its code, for want of what its job recorded.
+
+    Snakemake compares the digests that it knows the results by, which an edit of the settings leaves as they are.
+    """
     run = run_of(wildcards)
-    found = {}
+    found, known = {}, {}
     for stage in run_stages(run):
-        script = stage.partition("_stage")[0]
         owned = stage in RESULTS or stage == "apply"
         who = RUNS.owner(stage, run.name) if owned else run.name
-        frozen = RUNS.is_frozen(stage, run.name) and recorded_code(stage, who)
-        found[stage] = frozen or code_digest(script)
+        frozen = RUNS.is_frozen(stage, run.name) and tracked_code(stage, who)
+        known[stage] = frozen or code_digest(script_of(stage))
+        found[stage] = {"who": who, "code": known[stage]}
+    return Kept(found, repr(known))
+
+
+def simulated_scan(wildcards):
+    """The phantom that a run's scan is; none where the scan is the user's."""
+    name = run_of(wildcards).name
+    if not is_phantom(wildcards):
+        return []
+    return RESULTS["simulate"].format(who=RUNS.owner("simulate", name))
+
+
+def recorded_scans(wildcards):
+    """`described_scans`, with the content of labels as training or evaluation found it: they may have gone since."""
+    references = RUNS.references(run_of(wildcards).group)
+    found = described_scans(RUNS.runs, wildcards.sample, references)
+    for entry in [] if is_movie(wildcards) else found:
+        name = entry["name"]
+        trained = RUNS.owner("train", name)
+        jobs = [f"logs/groups/{trained}/train", f"logs/{name}/evaluate"]
+        records = [Path(f"{job}.log.json") for job in jobs]
+        known = [read_json(path).get("seen", {}) for path in records if path.exists()]
+        path = labels_path(name)
+        entry["labels_seen"] = next(
+            (of[path]["content"] for of in known if path in of), None
+        )
     return found
 
 
 def user_scan(wildcards):
-    run = run_of(wildcards)
+    """When the user's scan was last written, and how large it is, as `user_file` does; None for a phantom."""
     if is_phantom(wildcards):
-        return RESULTS["simulate"].format(who=RUNS.owner("simulate", run.name))
-    return existing(run.file("path"))
+        return None
+    path = run_of(wildcards).file("path")
+    there = [path] if path.exists() else []
+    found = seen(str(path), there, record_of("ingest", wildcards), read=False)
+    return Kept(found, repr(found["stamp"]))
 
 
 def truth_of(wildcards):
@@ -342,9 +402,8 @@ def truth_of(wildcards):
     return str(run.file("truth") or "")
 
 
-def user_truth(wildcards):
-    path = truth_of(wildcards)
-    return [path] if is_phantom(wildcards) else existing(path or None)
+def simulated_truth(wildcards):
+    return [truth_of(wildcards)] if is_phantom(wildcards) else []
 
 
 def labels_path(name):
@@ -355,37 +414,40 @@ def labels_path(name):
     return str(run.file("labels.path") or "")
 
 
-def label_files(name):
-    """The same as input of a rule; a missing file is left out, and the job itself then fails with words."""
-    path = labels_path(name)
-    if RUNS.runs[name].get("labels.path") == graph.PHANTOM:
-        return [path]
-    return [str(file) for file in files_of(path)] if path else []
+def labels_of(wildcards):
+    return labels_path(run_of(wildcards).name)
 
 
-def user_labels(wildcards):
-    return label_files(run_of(wildcards).name)
+def simulated_labels(wildcards):
+    """Labels of a run that `simulate` leaves, as input of a rule; files of the user are none (see `user_file`)."""
+    run = run_of(wildcards)
+    phantom = run.get("labels.path") == graph.PHANTOM
+    return [labels_path(run.name)] if phantom else []
 
 
 TAUGHT_BY = ("slices", "pixels")
 GIVEN = ("label_source", "labels", "seed")
 
 
-def given_labels(wildcards):
-    """Labels of the user that refinement keeps; none where the network was not trained on labels."""
-    return (
-        user_labels(wildcards)
-        if setting("label_source")(wildcards) in TAUGHT_BY
-        else []
-    )
+def is_given(run):
+    """Whether refinement keeps labels of the user: where the network was trained on them."""
+    return run.get("label_source") in TAUGHT_BY and bool(labels_path(run.name))
+
+
+def simulated_given(wildcards):
+    return simulated_labels(wildcards) if is_given(run_of(wildcards)) else []
+
+
+def given_file(rule):
+    """The labels that refinement keeps, as a parameter."""
+    return user_file(rule, lambda w: labels_of(w) if is_given(run_of(w)) else None)
 
 
 def given(run):
     """How refinement opens the labels of the user that it keeps; None without any."""
-    if run.get("label_source") not in TAUGHT_BY or not label_files(run.name):
+    if not is_given(run):
         return None
-    path = labels_path(run.name)
-    return {"file": path, **painted_in(path)} | {key: run.get(key) for key in GIVEN}
+    return {"file": labels_path(run.name)} | {key: run.get(key) for key in GIVEN}
 
 
 def kept_given(rule):
@@ -393,38 +455,45 @@ def kept_given(rule):
     return kept(rule, given, "given", {key: STANDARD.get(key) for key in GIVEN})
 
 
-def group_labels(wildcards):
-    """Sections `labels` of the reference scans, `path` resolved, and empty where a scan has no labels."""
-    names = RUNS.references(run_of(wildcards).group)
-    found = [RUNS.label_file(name) | {"path": labels_path(name)} for name in names]
-    found = [entry | painted_in(entry["path"]) for entry in found]
-    return [Kept(entry, text_of(entry)) for entry in found]
+def group_labels(rule, by_hand=False):
+    """Sections `labels` of the reference scans, `path` resolved, and empty where a scan has no labels.
 
+    With `by_hand` the files' content counts only where it is learned from.
+    """
 
-def painted_in(path):
-    """Digests of what was painted in rounds of annotation: a file may be replaced by an older one."""
-    if not path or not rounds(path):
-        return {}
-    return {"painted": [file_digest(file) for file in files_of(path)]}
+    def labels(wildcards):
+        run, record = run_of(wildcards), record_of(rule, wildcards)
+        found = []
+        for name in RUNS.references(run.group):
+            path = labels_path(name)
+            entry = RUNS.label_file(name) | {"path": path, "files": [], "stamp": None}
+            if not by_hand or run.get("label_source") in BY_HAND:
+                entry |= seen(path, the_user_s(path), record)
+            found.append(Kept(entry, text_of(entry)))
+        return found
+
+    return labels
 
 
 def text_of(entry):
-    """A label file as Snakemake compares it: its path, and what is not at its default."""
-    standard = STANDARD.get("labels")
+    """A label file as Snakemake compares it: its path, its stamp, and what is not at its default."""
+    standard = STANDARD.get("labels") | {"files": entry["files"]}
     given = {key: value for key, value in entry.items() if value != standard.get(key)}
     return repr(entry["path"] if given.keys() <= {"path"} else given)
 
 
-def existing_group_labels(wildcards):
-    names = RUNS.references(run_of(wildcards).group)
-    return [path for name in names for path in label_files(name)]
+def simulated_group_labels(wildcards):
+    return [
+        labels_path(name)
+        for name in RUNS.references(run_of(wildcards).group)
+        if RUNS.runs[name].get("labels.path") == graph.PHANTOM
+    ]
 
 
-def supervising_labels(wildcards):
-    """The user's labels that stage 3 learns from beside its teacher; none where clusters gave stage 2 its labels."""
-    if setting("label_source")(wildcards) not in BY_HAND:
-        return []
-    return existing_group_labels(wildcards)
+def simulated_supervision(wildcards):
+    """Labels that stage 3 learns from beside its teacher; none where clusters gave stage 2 its labels."""
+    by_hand = setting("label_source")(wildcards) in BY_HAND
+    return simulated_group_labels(wildcards) if by_hand else []
 
 
 def weights_of(wildcards):
@@ -565,7 +634,7 @@ def by_scan(least, voxels_per_s):
 
 def counting_time(wildcards, input, attempt):
     """Time limit of `evaluate`, which counts all voxels where the scan is one part, and reads the truth whole."""
-    if run_of(wildcards).get("parts") == 1 or input.truth:
+    if run_of(wildcards).get("parts") == 1 or truth_of(wildcards):
         return by_scan(120, voxels_per_s=5e6)(wildcards, input, attempt)
     return at_least(120)(wildcards, attempt)
 
@@ -650,6 +719,14 @@ def final_outputs():
         if run.get("keep") == "minimal":
             outputs.append(f"results/{RUNS.owner('normalize', run.name)}/released.json")
     return list(dict.fromkeys(outputs))
+
+
+def announce_stale():
+    """Have what `code: frozen` keeps listed at the end, also where nothing runs; processes of jobs do not."""
+    kept = {name for name, run in RUNS.runs.items() if run.get("code") == "frozen"}
+    kept |= {group for group, names in RUNS.groups.items() if names[0] in kept}
+    if kept and workflow.is_main_process:
+        stale_at_exit(kept)
 
 
 def conclude(failed):

@@ -14,8 +14,8 @@ rule count:
         mpp=label_manifests("mpp"),
         scm=label_manifests("scm"),
         verdict=verdict_of,
-        truth=user_truth,
-        labels=user_labels,
+        truth=simulated_truth,
+        labels=simulated_labels,
     output:
         "results/{sample}/count/{part}.npz",
     log:
@@ -32,8 +32,8 @@ rule count:
         runtime=by_part(120, voxels_per_s=5e6),
     params:
         settings=kept("count", counted_settings),
-        truth=truth_of,
-        labels=lambda wildcards: labels_path(wildcards.sample),
+        truth=user_file("count", truth_of),
+        labels=user_file("count", labels_of),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("count"),
     script:

@@ -14,8 +14,8 @@ rule evaluate:
         mpp=label_manifests("mpp"),
         scm=label_manifests("scm"),
         verdict=verdict_of,
-        truth=user_truth,
-        labels=user_labels,
+        truth=simulated_truth,
+        labels=simulated_labels,
         counts=counts_of,
     output:
         metrics="results/{sample}/metrics.json",
@@ -35,8 +35,8 @@ rule evaluate:
         runtime=counting_time,
     params:
         settings=kept("evaluate", measured_settings),
-        truth=truth_of,
-        labels=lambda wildcards: labels_path(wildcards.sample),
+        truth=user_file("evaluate", truth_of),
+        labels=user_file("evaluate", labels_of),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("evaluate"),
     script:

@@ -6,7 +6,7 @@
 checkpoint ingest:
     """Shape, axes, voxel size, field of view and slab depth of one scan."""
     input:
-        scan=user_scan,
+        scan=simulated_scan,
     output:
         scan="results/{sample}/scan.json",
         source="results/{sample}/source.json",
@@ -20,6 +20,7 @@ checkpoint ingest:
         mem_mb=mem_mb,
         runtime=at_least(240),
     params:
+        scan=user_scan,
         path=lambda wildcards: str(graph.scan_path(run_of(wildcards))),
         dataset=lambda wildcards: (
             None if is_phantom(wildcards) else setting("dataset")(wildcards)

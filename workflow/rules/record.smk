@@ -30,11 +30,7 @@ rule record:
     params:
         group=lambda wildcards: run_of(wildcards).group,
         settings=kept("record", effective),
-        scans=lambda wildcards: described_scans(
-            RUNS.runs,
-            wildcards.sample,
-            RUNS.references(run_of(wildcards).group),
-        ),
+        scans=recorded_scans,
         names=scans_of,
         stages=lambda wildcards: list(weights_by_stage(wildcards)),
         codes=codes,

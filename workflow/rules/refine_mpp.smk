@@ -8,7 +8,7 @@ rule refine_mpp:
         scan=needs("ingest"),
         classes=needs("pseudo_label"),
         verdict=verdict_of,
-        labels=given_labels,
+        labels=simulated_given,
     output:
         "results/{sample}/refine_mpp/{part}.json",
     log:
@@ -25,6 +25,7 @@ rule refine_mpp:
     params:
         settings=kept("refine_mpp", "refine_mpp"),
         given=kept_given("refine_mpp"),
+        labels=given_file("refine_mpp"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("refine_mpp"),
     script:

@@ -9,7 +9,7 @@ rule refine_scm:
         verdict=verdict_of,
         mpp=needs("refine_mpp"),
         weights=needs("train_scm"),
-        labels=given_labels,
+        labels=simulated_given,
     output:
         "results/{sample}/refine_scm/{part}.json",
     log:
@@ -27,6 +27,7 @@ rule refine_scm:
     params:
         settings=kept("refine_scm", "refine_scm"),
         given=kept_given("refine_scm"),
+        labels=given_file("refine_scm"),
         device=setting("device"),
         code=code("refine_scm"),
     script:

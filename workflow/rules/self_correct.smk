@@ -9,7 +9,7 @@ rule self_correct:
         grey=ancient(needs("normalize@reference")),
         weights=needs("train"),
         classes=needs("pseudo_label"),
-        labels=supervising_labels,
+        labels=simulated_supervision,
     output:
         weights="results/groups/{group}/stage3.safetensors",
         curves="results/groups/{group}/self_correct.csv",
@@ -28,7 +28,7 @@ rule self_correct:
         processes=training_gpus,
     params:
         settings=kept("self_correct", settings_of("self_correct")),
-        labels=group_labels,
+        labels=group_labels("self_correct", by_hand=True),
         device=setting("device"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("self_correct"),

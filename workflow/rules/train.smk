@@ -11,7 +11,7 @@ rule train:
         classes=needs("pseudo_label"),
         table=beside("pseudo_label", "table.npy"),
         assigned=trained_on_assigned,
-        labels=existing_group_labels,
+        labels=simulated_group_labels,
     output:
         weights="results/groups/{group}/stage2.safetensors",
         curves="results/groups/{group}/train.csv",
@@ -29,7 +29,7 @@ rule train:
         processes=training_gpus,
     params:
         settings=kept("train", settings_of("train")),
-        labels=group_labels,
+        labels=group_labels("train"),
         device=setting("device"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("train"),

@@ -14,7 +14,7 @@ rule train_scm:
         ),
         verdict=verdict_of,
         mpp=needs("refine_mpp@reference"),
-        labels=existing_group_labels,
+        labels=simulated_group_labels,
     output:
         weights="results/groups/{group}/scm.safetensors",
         curves="results/groups/{group}/train_scm.csv",
@@ -31,7 +31,7 @@ rule train_scm:
         gpu=gpus,
     params:
         settings=kept("train_scm", settings_of("train_scm")),
-        labels=group_labels,
+        labels=group_labels("train_scm"),
         device=setting("device"),
         mem_budget_mb=setting("mem_budget_mb"),
         code=code("train_scm"),

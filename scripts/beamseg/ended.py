@@ -1,0 +1,85 @@
+"""What jobs recorded of themselves in `logs/`: how each ended, and which code it ran."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from pathlib import Path
+from typing import Any
+
+from .code import code_digest, digest_of, module_digests, script_of
+from .provenance import read_json
+
+LOGS = Path("logs")
+
+
+def records(logs: Path = LOGS) -> list[dict[str, Any]]:
+    """What jobs recorded of their ends, one entry per log."""
+    return [read_json(path) for path in sorted(logs.rglob("*.log.json"))]
+
+
+def records_of(stage: str, who: str, logs: Path = LOGS) -> list[dict[str, Any]]:
+    """Records of a stage's jobs; `segment` has one per network and part."""
+    name, _, model = stage.partition("_stage")
+    stage = name if name == "segment" else stage
+    below = stage if not model or name != "segment" else f"segment/stage{model}"
+    paths: list[Path] = []
+    for folder in (logs / who, logs / "groups" / who):
+        paths += [folder / f"{below}.log.json", *sorted((folder / below).glob("**/*.log.json"))]
+    return [read_json(path) for path in paths if path.exists()]
+
+
+def tracked_code(stage: str, who: str, logs: Path = LOGS) -> str | None:
+    """Digest that Snakemake knows the code of a result by, None if nothing is recorded.
+
+    With `code: frozen` it stays that of the first result, also where an edit of the settings has had the job run newer
+    code: `code_of` is the digest of what ran.
+    """
+    for entry in records_of(stage, who, logs):
+        if entry["state"] == "done":
+            return str(entry.get("tracked", entry["code"]))
+    return None
+
+
+def code_of(stage: str, who: str, logs: Path = LOGS) -> str | None:
+    """Digest of the code that made the result of a stage which is there, None if nothing is recorded."""
+    for entry in records_of(stage, who, logs):
+        if entry["state"] == "done":
+            return _ran(entry)
+    return None
+
+
+def stale_results(names: set[str], logs: Path = LOGS) -> list[str]:
+    """Results of samples and groups whose code has changed since, in words."""
+    stale = []
+    for entry in records(logs):
+        if entry["state"] != "done" or entry["sample"] not in names:
+            continue
+        try:
+            modules = module_digests(script_of(entry["stage"]))
+        except FileNotFoundError:
+            continue
+        then = entry.get("modules") or {}
+        changed = sorted(name for name in then.keys() | modules.keys() if then.get(name) != modules.get(name))
+        now = code_digest(script_of(entry["stage"]))
+        if changed if then else entry["code"] not in (None, now):
+            why = f"changed: {', '.join(changed)}" if then else f"code {entry['code']}, now {now}"
+            stale.append(f"{entry['sample']}: {entry['stage']} ({why})")
+    return stale
+
+
+def stale_at_exit(names: set[str], logs: Path = LOGS) -> None:
+    """At the end of this process, list what is stale; where nothing has to run, Snakemake ends without a word."""
+    atexit.register(_print_stale, names, logs.absolute())
+
+
+def _print_stale(names: set[str], logs: Path) -> None:
+    if stale := stale_results(names, logs):
+        print("\nkept although the code has changed since (code: frozen):", *stale, sep="\n  ", file=sys.stderr)
+
+
+def _ran(entry: dict[str, Any]) -> str:
+    """Digest of the code that a job ran; records of earlier versions have that which Snakemake knew it by as `code`."""
+    if "tracked" not in entry and entry.get("modules"):
+        return digest_of(entry["modules"])
+    return str(entry["code"])

@@ -1,0 +1,87 @@
+"""What jobs record of the code that they ran, and what `code: frozen` keeps although that has changed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from snakemake.iocontainers import Namedlist, Params, Wildcards
+
+from beamseg.code import SCRIPTS, code_digest, module_digests, script_of
+from beamseg.ended import code_of, stale_results, tracked_code
+from beamseg.job import job
+from beamseg.provenance import read_json, write_json
+
+THEN = "0" * 16
+
+
+def ran(rule: str, log: str, **wildcards: str) -> None:
+    """A job of `code: frozen`, which Snakemake knows by the code of another version."""
+    snakemake = SimpleNamespace(
+        rule=rule,
+        log=[log],
+        wildcards=Wildcards(fromdict=wildcards),
+        output=Namedlist(),
+        params=Params(fromdict={"code": THEN, "settings": {"steps": 3}}),
+        resources={"mem_mb": 100},
+    )
+    with job(snakemake):
+        pass
+
+
+def test_a_record_holds_the_code_that_ran_and_apart_from_it_what_snakemake_compares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran("train", "logs/groups/g/train.log", group="g")
+    assert tracked_code("train", "g") == THEN
+    assert code_of("train", "g") == code_digest("train") != THEN
+    ran("apply_scm", "logs/groups/g/apply/scm.log", group="g")
+    assert read_json(Path("logs/groups/g/apply/scm.log.json"))["code"] == code_digest("apply")
+    assert stale_results({"g"}) == []
+    assert code_of("train", "h") is None
+    assert tracked_code("train", "h") is None
+
+
+def test_records_of_earlier_versions_tell_the_code_by_its_modules(tmp_path: Path) -> None:
+    entry = {"stage": "train", "sample": "g", "state": "done", "code": THEN, "modules": module_digests("train")}
+    write_json(tmp_path / "groups" / "g" / "train.log.json", entry)
+    assert tracked_code("train", "g", tmp_path) == THEN
+    assert code_of("train", "g", tmp_path) == code_digest("train")
+    write_json(tmp_path / "groups" / "g" / "train.log.json", entry | {"modules": {}})
+    assert code_of("train", "g", tmp_path) == THEN
+
+
+def finished(logs: Path) -> None:
+    """Records of a finished folder, of an earlier state of every module."""
+    stages = {"a/ingest": "ingest", "groups/g/apply/scm": "apply_scm", "a/segment/stage2/1-of-1": "segment"}
+    for log, stage in stages.items():
+        modules = module_digests(script_of(stage)) | {"beamseg/slabs.py": "other"}
+        entry = {"stage": stage, "sample": "g" if "groups" in log else "a", "state": "done", "code": THEN}
+        write_json(logs / f"{log}.log.json", entry | {"modules": modules})
+    write_json(logs / "gone" / "ingest.log.json", {"stage": "ingest", "sample": "gone", "state": "done", "code": THEN})
+
+
+def test_stale_results_are_those_of_the_runs_that_are_kept(tmp_path: Path) -> None:
+    finished(tmp_path)
+    why = "(changed: beamseg/slabs.py)"
+    assert stale_results({"a", "g"}, tmp_path) == [f"a: ingest {why}", f"a: segment {why}", f"g: apply_scm {why}"]
+    assert stale_results({"g"}, tmp_path) == [f"g: apply_scm {why}"]
+
+
+def test_the_list_comes_at_the_end_of_a_process_that_had_nothing_to_do_and_moved_elsewhere(tmp_path: Path) -> None:
+    finished(tmp_path / "logs")
+    code = "import os; from beamseg.ended import stale_at_exit; stale_at_exit({'g'}); os.chdir('/'); print('nothing')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr.split("\n  ") == [
+        "\nkept although the code has changed since (code: frozen):",
+        "g: apply_scm (changed: beamseg/slabs.py)\n",
+    ]
+
+
+@pytest.mark.parametrize("name", ["apply_scm", "segment_stage3", "train_scm"])
+def test_every_stage_has_a_script(name: str) -> None:
+    assert (SCRIPTS / f"{script_of(name)}.py").exists()
