@@ -17,7 +17,7 @@ from beamseg.annotations import files_of, rounds
 from beamseg.code import code_digest, lead_the_path
 from beamseg.config import BY_HAND, Run, defaults, load_runs, load_schema
 from beamseg.errors import InputError
-from beamseg.footprint import peak_mb
+from beamseg.footprint import peak_mb, training_mb
 from beamseg.job import Kept
 from beamseg.job import kept as kept_settings
 from beamseg.normalize import SCRATCH_MB
@@ -605,8 +605,10 @@ def training_gpus(wildcards):
 
 
 def training_mem_mb(wildcards, attempt):
-    """Memory of a training; each device has a process, which holds the volumes."""
-    return mem_mb(wildcards, attempt) * max(1, training_gpus(wildcards))
+    """Memory of a training; each device has a process, which holds the volumes. Large batches and crops take more."""
+    processes = max(1, training_gpus(wildcards))
+    peak = training_mb(run_of(wildcards).settings, processes=processes)
+    return max(mem_mb(wildcards, attempt) * processes, math.ceil(1.25 * peak) * attempt)
 
 
 def refuse_gpus_asked_twice():
