@@ -23,7 +23,18 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+COLOURS = ("#0072b2", "#e69f00")
 SCAN = {"shape": [1200, 2048, 2048], "dtype": "float32"}
+METRICS = {
+    "product": {"stage": "stage2", "reason": "a stub"},
+    "has_truth": False,
+    "lost_classes": {},
+    "classes": [{"id": k, "name": f"class {k}", "colour": colour, "clusters": [k]} for k, colour in enumerate(COLOURS)],
+    "stages": {"stage2": {"fractions": {f"class {k}": 1 / len(COLOURS) for k in range(len(COLOURS))}}},
+    "agreement": [],
+    "least_certain": [],
+}
+"""What the summary and the page over all runs read of `metrics.json`."""
 
 
 def stub_workflow(folder: Path, seconds: float) -> None:
@@ -32,8 +43,14 @@ def stub_workflow(folder: Path, seconds: float) -> None:
     for name in ("Snakefile", "workflow", "scripts", "config", "envs"):
         source = ROOT / name
         shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy(source, folder / name)
-    (folder / "scan.stub").write_text(json.dumps(SCAN))
-    command = f"for f in {{output}}; do mkdir -p $(dirname $f); cp {folder}/scan.stub $f; done; sleep {seconds}"
+    for name, content in (("scan.json", SCAN), ("metrics.json", METRICS)):
+        (folder / "stubs" / name).parent.mkdir(exist_ok=True)
+        (folder / "stubs" / name).write_text(json.dumps(content))
+    stub = f"{folder}/stubs/$(basename $f)"
+    command = (
+        "for f in {output}; do mkdir -p $(dirname $f); "
+        f"if test -e {stub}; then cp {stub} $f; else cp {folder}/stubs/scan.json $f; fi; done; sleep {seconds}"
+    )
     for path in (folder / "workflow" / "rules").glob("*.smk"):
         path.write_text(re.sub(r'script:\s*"[^"]*"', f'shell:\n        "{command}"', path.read_text()))
 
@@ -104,12 +121,11 @@ def main() -> None:
                 break
             time.sleep(1)
         seconds, done = time.monotonic() - begin, finished(root / "run")
-        snakemake.wait()
+        status = snakemake.wait()
         print(f"{done} jobs in {seconds:.0f} s, the first after {first:.0f} s")
         print(f"head process: {built:.1f} s of CPU before the first, {cpu:.1f} s in all, peak {peak:.0f} MiB")
-        if not done:
-            print((root / "run" / "output.txt").read_text()[-2000:])
-            return
+        if not done or (status and not options.jobs):
+            sys.exit(f"snakemake ended with status {status}:\n{(root / 'run' / 'output.txt').read_text()[-2000:]}")
 
         for number in (signal.SIGINT, signal.SIGTERM):
             shutil.rmtree(root / "stub")

@@ -214,7 +214,7 @@ def missing_part(folder: Path) -> Path:
 
 
 @case(
-    "HDF5 that takes voxels from elsewhere",
+    "voxels from elsewhere",
     r"^/v takes voxels from .*elsewhere.h5, outside the folder of a.h5$",
     r"ingest.external_links: true",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -89,12 +91,38 @@ def test_voxels_of_another_size_are_warned_of_and_then_refused(found):
     with pytest.raises(InputError, match=r"voxels are 2\.5 times smaller than the bundle's"):
         found(counts, (0.4, 0.4, 0.4))
     assert found(counts, (0.4, 0.4, 0.4), max_voxel_ratio=3)["voxel_ratio"] == pytest.approx(0.4)
-    assert found(counts, None)["voxel_ratio"] is None
 
 
-def test_ratio_of_voxels_is_of_geometric_means():
-    assert voxel_ratio([8.0, 1.0, 1.0], [[1.0, 1.0, 1.0]]) == pytest.approx(2)
-    assert voxel_ratio([1.0, 1.0, 1.0], [None]) is None
+@pytest.mark.parametrize(
+    ("voxel", "words"),
+    [
+        ((4.0, 0.5, 0.5), r"voxels are 4 times larger than the bundle's along z"),
+        ((0.25, 2.0, 2.0), r"voxels are 4 times smaller than the bundle's along z"),
+        ((1.0, 5.0, 0.2), r"voxels are 5 times (larger|smaller) than the bundle's along [yx]"),
+    ],
+)
+def test_axes_that_differ_each_way_do_not_make_up_for_each_other(found, voxel, words):
+    """The bundle's voxels are 1 µm, and so is the geometric mean of these."""
+    counts = np.full(100, 7)
+    with pytest.raises(InputError, match=words):
+        found(counts, voxel)
+    result = found(counts, voxel, max_voxel_ratio=6)
+    assert re.match(words, result["warnings"][0])
+    assert max(result["voxel_ratio"], 1 / result["voxel_ratio"]) == pytest.approx(max(*voxel, 1 / min(voxel)))
+
+
+def test_an_unknown_voxel_size_is_said(found):
+    result = found(np.full(100, 7), None)
+    assert result["voxel_ratio"] is None
+    (warning,) = result["warnings"]
+    assert warning.startswith("voxel size unknown, not compared: the scan gives none")
+
+
+def test_the_axis_that_differs_most_gives_the_ratio_of_voxels():
+    assert voxel_ratio([8.0, 1.0, 1.0], [[2.0, 2.0, 2.0]]) == (pytest.approx(4), " along z")
+    assert voxel_ratio([0.25, 2.0, 2.0], [[1.0, 1.0, 1.0]]) == (pytest.approx(0.25), " along z")
+    assert voxel_ratio([2.0, 2.0, 2.0], [[1.0, 1.0, 1.0], None, [4.0, 4.0, 4.0]]) == (pytest.approx(1), "")
+    assert voxel_ratio([1.0, 1.0, 1.0], [None]) == (None, "")
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-200, 1e300])

@@ -64,7 +64,7 @@ def test_a_cpu_computes_in_bfloat16_where_it_multiplies_it(
 
 @pytest.mark.parametrize("key", device.OF_SLURM)
 def test_a_gpu_of_slurm_s_that_cannot_be_used_is_refused_unless_the_cpu_is_asked_for(
-    key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(device, "DRIVERS", (tmp_path / "absent", tmp_path))
@@ -77,7 +77,10 @@ def test_a_gpu_of_slurm_s_that_cannot_be_used_is_refused_unless_the_cpu_is_asked
     assert "make setup TORCH=cuda" in error.value.remedy
     assert device.choose("cpu").device.type == "cpu"
     monkeypatch.setattr(device, "DRIVERS", (tmp_path / "absent",))
+    assert device.choose("cpu").device.type == "cpu"
+    assert caplog.text == ""
     assert device.choose("auto").device.type == "cpu"
+    assert "Slurm gave this job GPU 1, and this node has no driver of a GPU" in caplog.text
 
 
 def test_a_device_is_described_by_its_threads_or_its_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,35 @@ def test_a_step_of_the_presets_fits_6_5_gb(
     assert 1.25 * 2**20 * kept_mb + 0.6e9 < 6.5e9
 
 
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.mark.parametrize(
+    ("heading", "shape"),
+    [
+        ("## One scan of 1,200 × 2,048², one GPU", (1200, 2048, 2048)),
+        ("## 9,000 × 11,000 × 11,000 (4.3 TB of float32), 8 GPUs", (9000, 11000, 11000)),
+    ],
+)
+def test_the_page_on_scale_says_what_is_reckoned(heading: str, shape: tuple[int, int, int]) -> None:
+    section = (DOCS / "scale.md").read_text().split(f"{heading}\n")[1].split("\n## ")[0]
+    head, _, *rows = [[cell.strip() for cell in line.split("|")] for line in section.splitlines() if line[:1] == "|"]
+    (column,) = (index for index, cell in enumerate(head) if cell.startswith("memory"))
+    peak = peak_mb(shape, 4, SETTINGS)
+    said = {}
+    for row in rows:
+        stage = row[1].split(",")[0].replace("normalize", "histogram")
+        if stage in peak:
+            said[row[1]] = float(row[column].split(" GB")[0])
+            assert said[row[1]] == pytest.approx(peak[stage] * 2**20 / 1e9, rel=0.03), row[1]
+    assert len(said) == 4
+
+
+def test_the_page_on_scale_repeats_what_was_measured_of_crops() -> None:
+    (row,) = (line for line in (DOCS / "results.md").read_text().splitlines() if line.startswith("| cache (blosc-lz4"))
+    assert f"| {row.split('|')[2].strip()} /s of 7 × 256² |" in (DOCS / "scale.md").read_text()
+
+
 def test_what_is_accounted_for_is_what_segment_does() -> None:
     rule = (Path(__file__).parents[1] / "workflow" / "rules" / "segment.smk").read_text()
     assert footprint_module.TILES_PER_BATCH == TILES_PER_BATCH

@@ -110,3 +110,20 @@ def test_check_forecasts_valid_samples_and_names_the_others(
     assert "train 10 steps, 50 s" in printed
     assert "b: " in printed
     assert "1 of 2 samples are valid" in printed
+
+
+def test_check_names_the_parts_that_a_large_scan_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config" / "samples").mkdir(parents=True)
+    (tmp_path / "config" / "config.yaml").write_text("train: {steps: 10}\n")
+    (tmp_path / "config" / "samples.tsv").write_text("sample\tpath\na\t../a.npy\nb\t../a.npy\n")
+    (tmp_path / "config" / "samples" / "b.yaml").write_text("parts: 2\n")
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 99, (30, 40, 50)).astype(np.uint8))
+    monkeypatch.setattr(check, "network_rates", lambda settings: RATES)
+    monkeypatch.setattr(check, "PART_GVOXELS", 25_000 / 1e9)
+    assert check.check(tmp_path, BASEDIR) == 0
+    printed = capsys.readouterr().out
+    assert "a: warning: 6e-05 Gvoxels in one part" in printed
+    assert "set `parts: 3` in config/samples/a.yaml" in printed
+    assert "b: warning: 6e-05" not in printed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import base64
 import copy
 import hashlib
 import os
@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
@@ -59,6 +60,8 @@ STAGES: dict[str, tuple[list[str], str]] = {
     "report": ([f"{SCAN}/report.html", f"{SCAN}/figures"], f"{SCAN}/figures/*.png"),
     "export": ([f"{SCAN}/labels.json", f"{SCAN}/labels"], f"{SCAN}/labels/z_000003.tif"),
 }
+# With what is written about the stages, in an order in which none comes before what it reads.
+EVERY = STAGES | {"record": ([f"{SCAN}/provenance.json"], ""), "methods": ([f"{GROUP}/methods.md"], "")}
 
 
 def small() -> dict:
@@ -119,7 +122,7 @@ def leftovers(workflow: Workflow) -> list[str]:
 
 
 def record_of(stage: str, workflow: Workflow) -> Path:
-    who = "groups/a" if STAGES[stage][0][0].startswith(GROUP) else "a"
+    who = "groups/a" if EVERY[stage][0][0].startswith(GROUP) else "a"
     below = {"segment_stage2": "segment/stage2", "segment_stage3": "segment/stage3"}.get(stage, stage)
     part = f"{below}/1-of-1" if stage in SLABS else below
     return workflow.folder / "logs" / who / f"{part}.log.json"
@@ -128,7 +131,7 @@ def record_of(stage: str, workflow: Workflow) -> Path:
 def remove(workflow: Workflow, stages: list[str]) -> None:
     """Take away what stages have left, and their records."""
     for stage in stages:
-        for name in STAGES[stage][0]:
+        for name in EVERY[stage][0]:
             path = workflow.folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         record_of(stage, workflow).unlink(missing_ok=True)
@@ -149,8 +152,8 @@ def start(workflow: Workflow, *arguments: str) -> subprocess.Popen:
 
 def wait_for(stage: str, workflow: Workflow, snakemake: subprocess.Popen) -> dict:
     """The record of the job of a stage, as soon as the job is in the middle of its work (or already at its end)."""
-    path, sign = record_of(stage, workflow), STAGES[stage][1]
-    deadline = time.monotonic() + 300
+    path, sign = record_of(stage, workflow), EVERY[stage][1]
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and snakemake.poll() is None:
         if path.exists() and (not sign or any(workflow.folder.glob(sign))):
             entry = read_json(path)
@@ -248,47 +251,103 @@ def test_ctrl_c_and_sigterm_save_the_training_and_say_so(number, done, copied):
     assert contents(copied) == contents(done)
 
 
-def a_running_job(workflow: Workflow, snakemake: subprocess.Popen) -> dict | None:
-    """The record of a job that is at work; None if Snakemake has ended without another."""
-    while snakemake.poll() is None:
-        for path in sorted((workflow.folder / "logs").rglob("*.log.json")):
-            if (entry := read_json(path))["state"] == "running" and alive(entry):
-                return entry
-        time.sleep(0.01)
-    return None
+def finished(workflow: Workflow) -> dict[Path, tuple[int, int]]:
+    """Inode and time of every file that finished jobs have left, and of every slab, its job finished or not."""
+    found = set((workflow.folder / "results").rglob("slab_*.h5"))
+    for record in (workflow.folder / "logs").rglob("*.log.json"):
+        if (entry := read_json(record))["state"] == "done":
+            for path in (workflow.folder / name for name in entry["outputs"]):
+                found |= {path, *path.rglob("*")}
+    return marks(found)
+
+
+def marks(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Inode and time of those that are files: a file written again has others."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths if path.is_file()}
+
+
+def apart_from(found: dict[Path, tuple[int, int]], outputs: set[Path]) -> dict[Path, tuple[int, int]]:
+    return {path: mark for path, mark in found.items() if not outputs & {path, *path.parents}}
+
+
+def unregistered(workflow: Workflow) -> set[Path]:
+    """Outputs of jobs whose end Snakemake has not seen; it makes them again."""
+    marked = (workflow.folder / ".snakemake" / "incomplete").rglob("*")
+    return {workflow.folder / base64.urlsafe_b64decode(path.name).decode() for path in marked if path.is_file()}
+
+
+def killed_at(
+    stage: str, what: str, workflow: Workflow, before: dict[Path, tuple[int, int]], *arguments: str
+) -> dict[Path, tuple[int, int]]:
+    """Go on, kill the job of a stage or Snakemake itself while that job is at work, and recover.
+
+    `before` and what is returned are what was finished at the last kill and at this one. Raises AssertionError if
+    anything of it was made again.
+    """
+    for _ in range(5):  # a short job may end in the moment in which it is found
+        order, path = list(EVERY), record_of(stage, workflow)
+        if path.exists() and read_json(path)["state"] == "done":
+            remove(workflow, [stage])
+            later = {workflow.folder / name for each in order[order.index(stage) :] for name in EVERY[each][0]}
+            before = apart_from(before, later)
+        path.unlink(missing_ok=True)
+        snakemake = start(workflow, *arguments)
+        entry = wait_for(stage, workflow, snakemake)
+        now = finished(workflow)
+        hit = entry["state"] == "running" and alive(entry)
+        if hit and what == "a job":
+            os.kill(entry["pid"], signal.SIGKILL)
+            hit = snakemake.wait(600) != 0
+        else:
+            snakemake.kill()
+            assert beamseg(workflow, "recover").returncode == 0
+            snakemake.wait(60)
+        assert before.items() <= marks(before).items(), (stage, what, before.items() - marks(before).items())
+        before = apart_from(now, unregistered(workflow))
+        if hit:
+            return before
+    raise AssertionError(f"{stage} never was at work")
+
+
+def test_three_kills_in_a_row_and_nothing_finished_is_computed_again(tmp_path):
+    """A short job, Snakemake itself between two slabs, and a training, on the way to the weights of stage 2."""
+    workflow, target = Workflow(tmp_path, small()), STAGES["train"][0][0]
+    before: dict[Path, tuple[int, int]] = {}
+    for stage, what in (("plan", "a job"), ("assign", "snakemake"), ("train", "a job")):
+        before = killed_at(stage, what, workflow, before, target)
+    assert {"scan.json", "plan.json", "slab_000000.h5", "table.npy"} <= {path.name for path in before}
+    workflow.run(target)
+    assert before.items() <= marks(before).items()
+    assert leftovers(workflow) == []
+    found = contents(workflow)
+    remove(workflow, ["train"])
+    workflow.run(target)
+    assert contents(workflow) == found
+    # A cache that alone is made again does not end the run, though all its readers call it ancient.
+    marker = base64.urlsafe_b64encode(STAGES["normalize"][0][0].encode()).decode()
+    write_json(tmp_path / ".snakemake" / "incomplete" / marker, {"external_jobid": None})
+    assert {"normalize", "segment", "report"} <= set(workflow.rules("-n"))
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_through_the_whole_graph(done, tmp_path):
-    """Jobs and Snakemake itself, somewhere in their work; what is finished before the twentieth is taken away again."""
+def test_twenty_kills_through_the_whole_graph_and_nothing_finished_is_computed_again(done, tmp_path):
+    """Each stage's job is at work once when it or Snakemake is killed; which, and in which of two runs, is drawn."""
     workflow, rng = Workflow(tmp_path, small()), np.random.default_rng(0)
-    killed, at_work = [], set()
-    while len(killed) < 20:
-        snakemake = start(workflow)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            snakemake.wait(rng.uniform(0.0, 12.0))
-        entry = a_running_job(workflow, snakemake)
-        if entry is None:
-            assert snakemake.wait() == 0, (workflow.folder / "output.txt").read_text()[-3000:]
-            remove(workflow, [str(stage) for stage in rng.choice(list(STAGES)[4:], 6, replace=False)])
-            continue
-        time.sleep(rng.uniform(0.0, 2.0))
-        if alive(entry):
-            at_work.add(entry["stage"])
-        if rng.random() < 0.5:
-            snakemake.kill()
-            assert beamseg(workflow, "recover").returncode == 0
-            killed.append("snakemake")
-        elif alive(entry):
-            os.kill(entry["pid"], signal.SIGKILL)
-            killed.append("a job")
-        snakemake.wait(300)
-    assert set(killed) == {"snakemake", "a job"}
-    assert len(at_work) > 3, at_work
-    workflow.run()
-    assert contents(workflow) == contents(done)
-    assert workflow.digests() == done.digests()
-    assert leftovers(workflow) == []
+    kinds = dict(zip(EVERY, map(str, rng.permutation(["a job", "snakemake"] * 10)), strict=True))
+    drawn = set(map(str, rng.permutation(list(EVERY))[:10]))
+    for run in (drawn, EVERY.keys() - drawn):
+        for folder in ("results", "logs"):
+            shutil.rmtree(workflow.folder / folder, ignore_errors=True)
+        before: dict[Path, tuple[int, int]] = {}
+        for stage in (stage for stage in EVERY if stage in run):
+            before = killed_at(stage, kinds[stage], workflow, before)
+        workflow.run()
+        assert before.items() <= marks(before).items()
+        assert contents(workflow) == contents(done)
+        assert workflow.digests() == done.digests()
+        assert leftovers(workflow) == []
+    rules = {read_json(path)["stage"] for path in (workflow.folder / "logs").rglob("*.log.json")}
+    assert rules == {stage.partition("_stage")[0] for stage in EVERY}
 
 
 # What follows is quick, and needs no run.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,9 +31,14 @@ class Wildcards(dict[str, str]):
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with asking(tmp_path_factory.mktemp("scan"), {**TINY, "parts": PARTS}) as value:
+        yield value
+
+
+@contextlib.contextmanager
+def asking(folder: Path, config: dict[str, Any]) -> Iterator[Any]:
     """What a rule asks for at an attempt, with the slurm profile's defaults, of a scan of 4.3 TB in eight parts."""
-    folder = tmp_path_factory.mktemp("scan")
-    workflow = Workflow(folder, {**TINY, "parts": PARTS})
+    workflow = Workflow(folder, config)
     write_json(folder / "scan.json", {"shape": list(SHAPE), "dtype": "float32"})
     scan = SimpleNamespace(scan=folder / "scan.json", truth=[])
     profile = yaml.safe_load((PROFILES / "slurm" / "config.yaml").read_text())["default-resources"]
@@ -46,7 +52,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
         def value(rule: str, attempt: int = 1, resource: str = "runtime") -> Any:
             found = rules[rule].get(resource)
-            return found.evaluate(Wildcards(sample="a"), input=scan, attempt=attempt).value
+            return found.evaluate(Wildcards(sample="a", group="a"), input=scan, attempt=attempt).value
 
         value.rules = sorted(rules)
         yield value
@@ -90,3 +96,14 @@ def test_a_job_over_all_voxels_gets_time_for_all_of_them(
     """Only a job over one part may count on the others."""
     needed = math.prod(SHAPE) / parts / voxels_per_s / 60
     assert needed < asked(rule, 1) < needed + 300
+
+
+def test_a_training_of_large_batches_asks_for_the_memory_that_they_take(asked: Any, tmp_path: Path) -> None:
+    assert asked("train", resource="mem_mb") == 2 * 4000 + 2000
+    large = {**TINY, "train": {**TINY["train"], "batch": 64, "crop": 512}}
+    with asking(tmp_path, large) as value:
+        crops = 64 * 512**2 * 1320 / 2**20
+        for rule in ("train", "self_correct"):
+            found = [value(rule, attempt, "mem_mb") for attempt in (1, 2)]
+            assert found[0] == math.ceil(1.25 * (900 + 4000 + crops))
+            assert found[1] == 2 * found[0]

@@ -10,6 +10,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from beamseg.errors import InputError
 from beamseg.readers import open_labels, open_source
 from beamseg.readers.numbering import natural_key
 from beamseg.readers.source import combine_digests, content_digest, task_borders, to_micrometres
+from formats import write_mhd, write_nhdr, write_ome_zarr
 
 VOLUME = np.random.default_rng(0).integers(0, 1000, (12, 9, 7)).astype(np.uint16)
 
@@ -360,6 +362,70 @@ def test_voxels_outside_the_folder_of_a_file_are_read_only_if_asked_for(tmp_path
     assert "outside the folder of a.h5" in error.value.found
     assert "ingest.external_links: true" in error.value.remedy
     np.testing.assert_array_equal(open_source(path, "v", external_links=True).read(0, len(VOLUME)), VOLUME)
+
+
+def naming(path: Path, voxels: Path, name: str) -> Path:
+    """A scan at `path`, of the format of its suffix, whose voxels lie in the file or folder `voxels`, called `name`."""
+    path.parent.mkdir(exist_ok=True)
+    voxels.parent.mkdir(exist_ok=True)
+    if path.suffix == ".zarr":
+        write_ome_zarr(voxels, [VOLUME])
+        group = zarr.open_group(write_ome_zarr(path, [VOLUME]), mode="r+")
+        described = dict(group.attrs["ome"])
+        described["multiscales"][0]["datasets"][0]["path"] = f"{name}/0" if Path(name).is_absolute() else f"../{name}/0"
+        group.attrs["ome"] = described
+    elif path.suffix == ".tif":
+        tifffile.imwrite(voxels, VOLUME, compression="deflate", photometric="minisblack", metadata=None)
+        pages = "".join(
+            f'<TiffData IFD="{z}" FirstZ="{z}" PlaneCount="1"><UUID FileName="{name}">urn:uuid:2</UUID></TiffData>'
+            for z in range(len(VOLUME))
+        )
+        sizes = 'SizeX="7" SizeY="9" SizeZ="12" SizeC="1" SizeT="1"'
+        text = (
+            '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            f'UUID="urn:uuid:1"><Image ID="I"><Pixels ID="P" DimensionOrder="XYZCT" Type="uint16" {sizes}>{pages}'
+            "</Pixels></Image></OME>"
+        )
+        tifffile.imwrite(path, VOLUME[0], description=text, metadata=None)
+    else:
+        {".mhd": write_mhd, ".nhdr": write_nhdr}[path.suffix](path, VOLUME)
+        path.with_suffix(".raw").rename(voxels)
+        path.write_text(path.read_text().replace(f"{path.stem}.raw", name))
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:.*reading array from closed file")  # tifffile opens the other file anew
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("suffix", ["zarr", "mhd", "nhdr", "tif"])
+def test_files_that_a_header_names_are_read_beside_and_below_and_elsewhere_only_if_asked_for(
+    tmp_path: Path, suffix: str, absolute: bool
+) -> None:
+    home, outside = tmp_path / "home", tmp_path / "secret"
+    path = naming(home / f"a.{suffix}", outside, str(outside) if absolute else "../secret")
+    with pytest.raises(InputError, match=f"outside the folder of a.{suffix}") as error:
+        open_source(path)
+    assert "ingest.external_links: true" in error.value.remedy
+    np.testing.assert_array_equal(open_source(path, external_links=True).read(0, len(VOLUME)), VOLUME)
+    inside = home / "below" / "voxels"
+    path = naming(home / f"b.{suffix}", inside, str(inside) if absolute else "below/voxels")
+    np.testing.assert_array_equal(open_source(path).read(0, len(VOLUME)), VOLUME)
+
+
+def test_an_image_inside_a_store_may_name_levels_outside_only_if_asked_for(tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "home" / "store.zarr", mode="w")
+    naming(tmp_path / "home" / "store.zarr" / "image.zarr", tmp_path / "secret", "../../secret")
+    with pytest.raises(InputError, match=r"outside the folder of store\.zarr"):
+        open_source(tmp_path / "home" / "store.zarr")
+    found = open_source(tmp_path / "home" / "store.zarr", external_links=True)
+    np.testing.assert_array_equal(found.read(0, len(VOLUME)), VOLUME)
+
+
+def test_a_symbolic_link_to_voxels_outside_is_followed_only_if_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    path = write_mhd(tmp_path / "home" / "a.mhd", VOLUME)
+    path.with_suffix(".raw").rename(tmp_path / "secret")
+    path.with_suffix(".raw").symlink_to(tmp_path / "secret")
+    assert "a.raw, outside the folder of a.mhd" in found(path)
 
 
 def test_a_virtual_data_set_that_leads_to_itself_is_refused(tmp_path: Path) -> None:

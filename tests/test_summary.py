@@ -50,3 +50,19 @@ def test_a_bundle_s_run_is_judged_as_in_its_report(
         (row,) = csv.DictReader(file)
     assert "cluster 3 holds no voxel" in row["warnings"]
     assert (DRIFT in row["warnings"]) == bool(warnings)
+
+
+def test_the_stubs_of_the_benchmark_are_what_the_summary_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BASEDIR / "benchmarks"))
+    import beamtime
+
+    beamtime.table(tmp_path, 2, 1)
+    monkeypatch.chdir(tmp_path)
+    for name in ("s000", "s001"):
+        for file in ("scan.json", "labels.json", "report.html"):
+            write_json(Path("results") / name / file, beamtime.SCAN)
+        write_json(Path("results") / name / "metrics.json", beamtime.METRICS)
+    conclude_runs(Runs(load_runs(tmp_path, BASEDIR)[0]), failed=False)
+    assert "2 of 2 samples done" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from beamseg.errors import InputError
 from beamseg.frames import open_frames, paired
 from beamseg.losses import dice_cross_entropy, softmax_mse
 from beamseg.models import build_model
+from beamseg.segment_frames import segment_frames
 from beamseg.simulate_frames import simulate_frames
 from beamseg.train_frames import Item, Task, batch_of, consistency_weight, learning_rate, part_of, train_frames
 
@@ -258,3 +259,25 @@ def test_a_mask_of_another_size_than_its_frame_is_refused(movie, tmp_path):
             seed=0,
             device="cpu",
         )
+
+
+def test_frames_that_do_not_fit_the_device_are_an_error_in_words(movie, tmp_path, monkeypatch):
+    settings, _ = of_preset("d")
+    run(movie, tmp_path, settings)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(build_model(settings["network"], 1, 3, width=16)), "forward", full)
+    with pytest.raises(InputError, match="too little memory for a batch of frames") as error:
+        run(movie, tmp_path, settings, seed=1)
+    assert "train_frames.batch" in error.value.remedy
+    with pytest.raises(InputError, match="too little memory for a frame") as error:
+        segment_frames(
+            open_frames(movie / "frames"),
+            tmp_path / "w.safetensors",
+            tmp_path / "masks.json",
+            grey_to_class=MAP,
+            device="cpu",
+        )
+    assert "frames.size" in error.value.remedy

@@ -12,7 +12,7 @@ from .apply import apply
 from .config import BY_HAND, PHANTOM, Run, load_runs
 from .device import choose
 from .errors import InputError
-from .footprint import footprint
+from .footprint import PART_GVOXELS, footprint, parts_for
 from .forecast import cores, network_rates, rates_key, scan_rates, stage_seconds, training_seconds
 from .frames import open_frames, paired, split
 from .ingest import field_of_view, refuse_blank, refuse_thin
@@ -165,6 +165,11 @@ def inspect(run: Run) -> dict[str, Any]:
     size, doubts = known_size(source, run.get("voxel_size_um"))
     refuse_thin(run.file("path") or "", source.shape, run.get("model.n_slices"))
     warnings = [*source.warnings, *doubts]
+    if run.get("parts") == 1 and (parts := parts_for(source.shape, PART_GVOXELS)) > 1:
+        warnings.append(
+            f"{math.prod(source.shape) / 1e9:.3g} Gvoxels in one part, so that each stage is one long job; set "
+            f"`parts: {parts}` in config/samples/{run.name}.yaml, as `beamseg init` does above {PART_GVOXELS:g}"
+        )
     truth = user_truth(run.get("evaluate"), str(run.file("truth") or ""), source.shape)
     n_classes = run.get("pseudo_label.n_clusters") if run.get("label_source") in BY_HAND else None
     labels = user_labels(run.settings, str(run.file("labels.path") or ""), source.shape, n_classes)

@@ -13,7 +13,8 @@ from .check import check
 from .config import flatten, load_runs
 from .disagree import disagree
 from .errors import InputError
-from .init import PART_GVOXELS, init
+from .footprint import PART_GVOXELS
+from .init import init
 from .preview import preview
 from .record import repeat
 from .recover import recover

@@ -16,6 +16,7 @@ from .volumes import MAX_GREY, grey_counts
 OUT_OF_RANGE = 0.9
 UNLIKE_VOXELS = 1.1
 MAX_LOG = 700.0  # a float holds the ratio, and its inverse
+SAME_LOG = 0.01  # axes whose ratios agree to a per cent
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -51,7 +52,7 @@ def compare(
         Section `apply`.
     out : path
         JSON: `distance` (`distance` of the histograms), `clipped` {low, high} (fractions of voxels), `voxel_ratio`
-        (scan over bundle, geometric mean; null if unknown), `bundle` {stage, scans}, `warnings`.
+        (scan over bundle along the axis that differs most; null if unknown), `bundle` {stage, scans}, `warnings`.
 
     Raises
     ------
@@ -82,10 +83,15 @@ def compare(
             + ("" if own else "apply.range: own normalizes the scan by itself, ")
             + ("look at the pictures, or train" if settings["adapt"] else "apply.adapt: true adapts the network to it")
         )
-    ratio = voxel_ratio(about["voxel_size_um"], [one["voxel_size_um"] for one in bundle["scans"]])
-    if ratio is not None:
+    ratio, axis = voxel_ratio(about["voxel_size_um"], [one["voxel_size_um"] for one in bundle["scans"]])
+    if ratio is None:
+        warnings.append(
+            f"voxel size unknown, not compared: {'the scan' if about['voxel_size_um'] is None else 'the bundle'} gives "
+            "none, and the network has learned sizes in voxels"
+        )
+    else:
         size = max(ratio, 1 / ratio)
-        words = f"voxels are {size:.3g} times {'larger' if ratio > 1 else 'smaller'} than the bundle's"
+        words = f"voxels are {size:.3g} times {'larger' if ratio > 1 else 'smaller'} than the bundle's{axis}"
         if size > settings["max_voxel_ratio"]:
             raise InputError(
                 about["name"],
@@ -107,13 +113,27 @@ def compare(
     return result
 
 
-def voxel_ratio(size: list[float] | None, trained: list[list[float] | None]) -> float | None:
-    """Voxel size over that of the training scans, by the geometric mean of z, y, x; None if either is unknown."""
+def voxel_ratio(size: list[float] | None, trained: list[list[float] | None]) -> tuple[float | None, str]:
+    """Voxel size over the geometric mean of the training scans', along the axis on which they differ most.
+
+    Axes stand for themselves: slices that are farther apart do not make up for pixels that are finer.
+
+    Returns
+    -------
+    float, optional
+        None if either size is unknown.
+    str
+        `' along z'` and the like; empty where all axes agree.
+    """
     known = [one for one in trained if one is not None]
     if size is None or not known:
-        return None
-    own, *others = (sum(map(math.log, one)) / 3 for one in (size, *known))
-    return math.exp(max(-MAX_LOG, min(MAX_LOG, own - sum(others) / len(others))))
+        return None, ""
+    logs = [
+        max(-MAX_LOG, min(MAX_LOG, math.log(own) - sum(map(math.log, others)) / len(known)))
+        for own, *others in zip(size, *known, strict=True)
+    ]
+    worst = max(range(3), key=lambda k: abs(logs[k]))
+    return math.exp(logs[worst]), "" if max(logs) - min(logs) < SAME_LOG else f" along {'zyx'[worst]}"
 
 
 def _clipped(histogram: str | Path, span: list[float]) -> dict[str, float]:

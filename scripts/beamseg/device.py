@@ -67,12 +67,21 @@ def choose(name: str = "auto") -> Compute:
     Raises
     ------
     InputError
-        If `cuda` is asked for, or `auto` where Slurm gave this job a GPU, and none is usable: never a silent slow run.
+        If `cuda` is asked for, or `auto` where Slurm gave this job a GPU and its driver is there, and none is usable.
+        Without a driver, as on a test's cluster of pretended GPUs, it is a warning: never a silent slow run.
     """
     usable = torch.cuda.is_available()
     given = next((os.environ[key] for key in OF_SLURM if os.environ.get(key)), None)
-    given = given if any(path.exists() for path in DRIVERS) else None
-    if not usable and (name == "cuda" or (name == "auto" and given)):
+    driven = any(path.exists() for path in DRIVERS)
+    if not usable and name == "auto" and given and not driven:
+        log.warning(
+            "WARNING: Slurm gave this job GPU %s, and this node has no driver of a GPU (%s): the job computes on the "
+            "CPU, which may take a hundred times as long. Tell the cluster's administrators; `device: cuda` makes this "
+            "an error",
+            given,
+            " or ".join(map(str, DRIVERS)),
+        )
+    if not usable and (name == "cuda" or (name == "auto" and given and driven)):
         found = "this PyTorch is a CPU build" if torch.version.cuda is None else "no GPU that PyTorch can use"
         if name == "auto":
             found += f", in a job that Slurm gave GPU {given}"

@@ -17,7 +17,24 @@ TILES_PER_BATCH = 16
 SAVED_BYTES = 1320
 """Per pixel of a crop: what a U-Net of the usual width keeps for its backward pass on a CPU in float32. In bfloat16 it
 is half of that; so is what a forward pass alone holds at most."""
+PART_GVOXELS = 20.0
+"""Gvoxels of a scan up to which a stage is one job: four scans of 1,200 × 2,048²."""
 LABELS = {"labels": "uint8", "confidence": "uint8"}
+
+
+def parts_for(shape: Sequence[int], gvoxels: float = PART_GVOXELS) -> int:
+    """Parts of a scan, none of which has more voxels than that."""
+    return math.ceil(math.prod(shape) / (gvoxels * 1e9))
+
+
+def training_mb(settings: dict[str, Any], voxels: float = math.inf, processes: int = 1) -> float:
+    """Peak memory in MiB of a training: in each process the volumes as far as they fit the budget, and the batch."""
+    training = settings["train"]
+    crops = training["batch"] * (2 if training["objective"] == "contrastive" else 1)
+    if settings["stage3"] != "none":
+        crops = max(crops, settings["self_correct"]["batch"])
+    held = LIBRARIES_MB["torch"] + min(3 * voxels / 2**20, settings["mem_budget_mb"])
+    return processes * held + crops * training["crop"] ** 2 * SAVED_BYTES / 2**20
 
 
 def peak_mb(shape: Sequence[int], itemsize: int, settings: dict[str, Any]) -> dict[str, float]:
@@ -38,17 +55,12 @@ def peak_mb(shape: Sequence[int], itemsize: int, settings: dict[str, Any]) -> di
     """
     voxels, plane = math.prod(shape), math.prod(shape[1:])
     reading = READERS_THREADS * 8 * plane * (itemsize + 2) + READERS_THREADS * plane * 24
-    training = settings["train"]
-    crops = training["batch"] * (2 if training["objective"] == "contrastive" else 1)
-    if settings["stage3"] != "none":
-        crops = max(crops, settings["self_correct"]["batch"])
-    activations = crops * training["crop"] ** 2 * SAVED_BYTES / 2**20
-    tiles = SEGMENT_THREADS * TILES_PER_BATCH * training["crop"] ** 2 * SAVED_BYTES / 2 / 2**20
+    tiles = SEGMENT_THREADS * TILES_PER_BATCH * settings["train"]["crop"] ** 2 * SAVED_BYTES / 2 / 2**20
     layer = even_chunks(shape)[0] * plane
     k, n_slices = settings["pseudo_label"]["n_clusters"], settings["model"]["n_slices"]
     return {
         "histogram": LIBRARIES_MB["numpy"] + reading / 2**20,
-        "train": LIBRARIES_MB["torch"] + min(3 * voxels / 2**20, settings["mem_budget_mb"]) + activations,
+        "train": training_mb(settings, voxels),
         "segment": LIBRARIES_MB["torch"] + tiles + (plane * (8 * k + 12 * n_slices + 12) + 4 * layer) / 2**20,
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 import time
 import unicodedata
@@ -16,11 +15,10 @@ import yaml
 
 from .config import NAME_LENGTH, RESERVED, TABLE_COLUMNS, read_table
 from .errors import InputError
+from .footprint import PART_GVOXELS, parts_for
 from .provenance import atomic_path
 from .readers import Source, known_size, ome_zarr, open_source
 
-PART_GVOXELS = 20.0
-"""Gvoxels of a scan up to which a stage is one job: four scans of 1,200 × 2,048²."""
 INFO_COLUMNS = ("#shape", "#voxel_size_um", "#size_gb")
 SUFFIXES = {
     *(".h5", ".hdf5", ".hdf", ".nxs", ".nx"),
@@ -199,7 +197,7 @@ def init(
                 "#size_gb": f"{size:.3g}",
             }
         )
-        parts[name] = math.ceil(math.prod(source.shape) / (part_gvoxels * 1e9))
+        parts[name] = parts_for(source.shape, part_gvoxels)
         in_parts = f", in {parts[name]} parts" if parts[name] > 1 else ""
         voxels = f"{'×'.join(map(str, source.shape))} {source.dtype}, {new[-1]['#voxel_size_um']} µm"
         added.append(f"{name}: {voxels}, {size:.3g} GB{in_parts}")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from .contact_angle import BACKGROUND
-from .device import choose
+from .device import choose, room_for
 from .frames import Frames, burnt_in, prepared
 from .models import load_weights
 from .progress import Progress
@@ -21,6 +21,7 @@ from .provenance import atomic_path, file_digest, write_json
 FOLDER = "masks"
 
 
+@room_for("a frame", "lower `frames.size` and train again, end what else runs on the GPU, or set `device: cpu`")
 def segment_frames(
     frames: Frames,
     weights: str | Path,

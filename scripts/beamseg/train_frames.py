@@ -22,7 +22,7 @@ from . import augment
 from .checkpoint import Resume
 from .contact_angle import CLASSES
 from .crops import keyed_rng
-from .device import Compute, choose
+from .device import Compute, choose, room_for
 from .errors import InputError
 from .frames import Frames, prepared, read_mask, resized_mask
 from .losses import UNLABELLED, dice_cross_entropy, softmax_mse
@@ -90,6 +90,10 @@ def consistency_weight(step: int, steps: int, settings: dict[str, Any]) -> float
     return float(settings["consistency"] * math.exp(-5 * (1 - t) ** 2))
 
 
+@room_for(
+    "a batch of frames",
+    "lower `train_frames.batch` or `frames.size`, end what else runs on the GPU, or set `device: cpu`",
+)
 def train_frames(
     labelled: Sequence[Item],
     validation: Sequence[Item],
@@ -127,7 +131,8 @@ def train_frames(
     Raises
     ------
     InputError
-        If there is no labelled frame, no unlabelled one where they are needed, or the loss diverges.
+        If there is no labelled frame, no unlabelled one where they are needed, the loss diverges, or a batch does not
+        fit the device: it has no pieces, since Dice is one ratio over the batch.
     """
     if not labelled:
         raise InputError("labels.path", "no labelled frame for training", "one at least", "label frames")

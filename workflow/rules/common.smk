@@ -18,7 +18,7 @@ from beamseg.code import code_digest, lead_the_path, script_of
 from beamseg.config import BY_HAND, Run, defaults, load_runs, load_schema
 from beamseg.ended import stale_at_exit, tracked_code
 from beamseg.errors import InputError
-from beamseg.footprint import peak_mb
+from beamseg.footprint import peak_mb, training_mb
 from beamseg.job import Kept
 from beamseg.job import kept as kept_settings
 from beamseg.normalize import SCRATCH_MB
@@ -674,8 +674,10 @@ def training_gpus(wildcards):
 
 
 def training_mem_mb(wildcards, attempt):
-    """Memory of a training; each device has a process, which holds the volumes."""
-    return mem_mb(wildcards, attempt) * max(1, training_gpus(wildcards))
+    """Memory of a training; each device has a process, which holds the volumes. Large batches and crops take more."""
+    processes = max(1, training_gpus(wildcards))
+    peak = training_mb(run_of(wildcards).settings, processes=processes)
+    return max(mem_mb(wildcards, attempt) * processes, math.ceil(1.25 * peak) * attempt)
 
 
 def refuse_gpus_asked_twice():
@@ -716,8 +718,16 @@ def final_outputs():
             outputs.append(f"results/groups/{who}/methods.md")
         if run.get("quantities.measure"):
             outputs.append(f"results/{run.name}/quantities.json")
+        who = RUNS.owner("normalize", run.name)
         if run.get("keep") == "minimal":
-            outputs.append(f"results/{RUNS.owner('normalize', run.name)}/released.json")
+            outputs.append(f"results/{who}/released.json")
+        else:
+            # To its readers the cache is ancient: if it alone is made again, by it Snakemake finds those that have
+            # left nothing yet. `release` is what does that for a cache that goes.
+            caches = [
+                RESULTS["normalize"].format(who=who, part=p) for p in parts(run.name)
+            ]
+            outputs += [path for path in caches if Path(path).exists()]
     return list(dict.fromkeys(outputs))
 
 

@@ -63,7 +63,7 @@ def open_source(
     allow_gaps : bool
         Whether numbers may be missing between the slices of a folder.
     external_links : bool
-        Whether an HDF5 file may take voxels from files outside its own folder.
+        Whether a scan may take voxels from files outside its own folder.
     colours : bool
         Whether colour images are let through, as masks of labels may be.
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from .hdf5_layouts import axes_of, candidates, find, listed, refuse_projections, voxel_size
 from .raw import check_type
-from .source import AGAIN, ReadOptions, Source, native, said_size
+from .source import AGAIN, ReadOptions, Source, native, refuse_outside, said_size
 
 LOCKS = "unset HDF5_USE_FILE_LOCKING, or set it to FALSE: no lock is needed"
 DEEPEST = 8
@@ -54,8 +54,7 @@ def _open(path: Path, file: h5py.File, options: ReadOptions) -> Source:
     check_type(path, data.dtype)
     warnings: list[str] = []
     files = [path, *_parts(path, data, warnings)]
-    if not options.external_links:
-        _refuse_outside(path, data, files)
+    refuse_outside(path, data.name, files, options)
     _check_filters(path, data)
     if not data.is_virtual and data.external is None:
         _check_stored(path, data, warnings)
@@ -146,19 +145,6 @@ def _parts(path: Path, data: h5py.Dataset, warnings: list[str], depth: int = 0) 
     if mapped < data.size:
         warnings.append(f"{data.size - mapped} of {data.size} voxels of {data.name} are in no file; they read as 0")
     return parts
-
-
-def _refuse_outside(path: Path, data: h5py.Dataset, files: list[Path]) -> None:
-    """Raise InputError for voxels from outside the file's own folder: a file from elsewhere could name any other."""
-    homes = {path.absolute().parent.resolve(), path.resolve().parent}
-    for part in files:
-        if not any(part.resolve().is_relative_to(home) for home in homes):
-            raise InputError(
-                path,
-                f"{data.name} takes voxels from {part}, outside the folder of {path.name}",
-                "voxels in the file, or in files beside and below it",
-                "put that file beside it, or set `ingest.external_links: true` if you trust where the scan comes from",
-            )
 
 
 def _part(path: Path, data: h5py.Dataset, folder: Path, name: str) -> Path:

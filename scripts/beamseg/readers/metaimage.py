@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from .raw import mapped, text_fields, whole_number, whole_numbers
-from .source import ReadOptions, Source, native, said_size, sizes_um
+from .source import ReadOptions, Source, native, refuse_outside, said_size, sizes_um
 
 HEAD = 65536
 TYPES = {
@@ -59,6 +59,7 @@ def open_source(path: Path, options: ReadOptions) -> Source:
         raise InputError(path, f"ElementDataFile = {name}", "one data file", "save the volume as one raw file")
     local = name == "LOCAL"
     voxels = path if local else path.parent / name
+    refuse_outside(path, "ElementDataFile", [voxels], options)
     offset = end if local else whole_number(path, fields, "headersize")
     if offset == -1:
         offset = voxels.stat().st_size - x * y * z * dtype.itemsize if voxels.exists() else 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from .raw import mapped, text_fields, whole_number, whole_numbers
-from .source import ReadOptions, Source, begins_with, native, said_size, sizes_um
+from .source import ReadOptions, Source, begins_with, native, refuse_outside, said_size, sizes_um
 
 HEAD = 65536
 MAGIC = b"NRRD000"
@@ -52,6 +52,7 @@ def open_source(path: Path, options: ReadOptions) -> Source:
     if name is not None and ("%" in name or name.split()[:1] == ["LIST"]):
         raise InputError(path, f"data file: {name}", "one data file", "save the volume as one raw file")
     voxels = path if name is None else path.parent / name
+    refuse_outside(path, "data file", [voxels], options)
     offset = end if name is None else whole_number(path, fields, "byte skip")
     if offset == -1:
         offset = voxels.stat().st_size - x * y * z * dtype.itemsize if voxels.exists() else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import zarr
 
 from ..errors import InputError
 from .raw import check_type
-from .source import ReadOptions, Source, native, sizes_um
+from .source import ReadOptions, Source, native, refuse_outside, sizes_um
 
 METADATA = ("zarr.json", ".zgroup", ".zarray")
 SPATIAL = ("z", "y", "x")
@@ -47,8 +48,9 @@ def open_source(path: Path, options: ReadOptions) -> Source:
                 "one, or a name",
                 "name it in the column `dataset` of the sample table",
             )
-        return open_source(where, ReadOptions(dataset=found[0], level=options.level))
+        return open_source(path, replace(options, dataset=(where / found[0]).relative_to(path).as_posix()))
     levels = multiscales["datasets"]
+    refuse_outside(path, "a level", [where / entry["path"] for entry in levels], options)
     if options.level >= len(levels):
         raise InputError(
             path,

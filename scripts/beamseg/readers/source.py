@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -236,6 +236,33 @@ def to_micrometres(value: float, unit: str) -> float | None:
     name = unit.strip().lower()
     factor = MICROMETRES.get(name, MICROMETRES.get(name.removesuffix("s")))
     return None if factor is None or not np.isfinite(value) or value <= 0 else float(value) * factor
+
+
+def refuse_outside(path: Path, what: str, files: Iterable[Path], options: ReadOptions) -> None:
+    """Raise InputError for voxels from outside the scan's own folder: a scan from elsewhere could name any file.
+
+    Files beside the scan and below its folder pass, links among them are followed first.
+
+    Parameters
+    ----------
+    path : Path
+        The scan, as it was given.
+    what : str
+        What in it names the files.
+    files : iterable of Path
+    options : ReadOptions
+        With `external_links` nothing is refused.
+    """
+    homes = {path.absolute().parent.resolve(), path.resolve().parent}
+    for part in () if options.external_links else files:
+        if not any(part.resolve().is_relative_to(home) for home in homes):
+            raise InputError(
+                path,
+                f"{what} takes voxels from {part}, outside the folder of {path.name}",
+                "voxels in the file, or in files beside and below it",
+                "put that file beside it; or set `ingest.external_links: true`, which counts for scans, if you trust "
+                "where the scan comes from",
+            )
 
 
 def native(dtype: Any) -> np.dtype:

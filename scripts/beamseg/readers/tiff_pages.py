@@ -12,7 +12,7 @@ import tifffile
 
 from ..errors import InputError
 from .raw import check_type, in_place
-from .source import AGAIN, ReadOptions, Source, begins_with, native, said_size, sizes_um, to_micrometres
+from .source import AGAIN, ReadOptions, Source, begins_with, native, refuse_outside, said_size, sizes_um, to_micrometres
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PRINTERS = (1, 72, 96, 150, 200, 300, 600)  # pixels per unit that programs write without a thought
@@ -77,6 +77,7 @@ def open_source(path: Path, options: ReadOptions) -> Source:
             check_page(Path(page.parent.filehandle.path), page)
             page.parent.filehandle.lock = True  # tasks share the file's one position
         files = sorted({Path(page.parent.filehandle.path) for page in pages} - {path})
+        refuse_outside(path, "OME", files, options)
 
         def read_window(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
             if planar:
