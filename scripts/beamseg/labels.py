@@ -18,6 +18,8 @@ from .volumes import OUTSIDE, Volume
 
 REST = "rest"
 """Key of `labels.map` and `evaluate.truth_map` for every value that has none."""
+MOSTLY = 0.9
+"""Of the labelled voxels, more than which a class of value 0 may be what nobody painted."""
 PATCHES = 10
 """Patches along y and along x that `labels.rate` cuts a slice into; 100 in all (few-pixel paper, section 4.2)."""
 
@@ -351,7 +353,8 @@ def open_slices(
         first = [f"{value} is class {label}" for value, label in renamed.items()]
         warnings.append("renumbered: " + ", ".join(first[:8]) + (f" and {len(first) - 8} more" if first[8:] else ""))
     if must_occur and unlabelled is None:
-        warnings += _perhaps_unpainted(labels.shape[0], alone, table)
+        empty = _perhaps_unpainted(labels.shape[0], alone, table)
+        warnings += empty or ([] if 0 in named else _mostly_zero(counts, table))
     result = SliceLabels(labels, shape, chosen, table, grey, corner)
     for value, count in counts.items():
         if table[value] != UNLABELLED:
@@ -398,6 +401,17 @@ def _perhaps_unpainted(depth: int, alone: dict[int, int], table: dict[int, int])
         f"if {value} marks what is not painted, set `labels.unlabelled: {value}`"
         for value, count in alone.items()
         if 2 * count > depth > 2 and table[value] != UNLABELLED
+    ]
+
+
+def _mostly_zero(counts: dict[int, int], table: dict[int, int]) -> list[str]:
+    """A warning where 0 is a class and nearly all that there is, as where strokes were painted and the rest left."""
+    labelled = sum(count for value, count in counts.items() if table[value] != UNLABELLED)
+    if table.get(0, UNLABELLED) == UNLABELLED or not MOSTLY * labelled < counts[0] < labelled:
+        return []
+    return [
+        f"0 is class {table[0]} on {counts[0] / labelled:.1%} of the labelled voxels; if 0 marks what is not painted, "
+        "set `labels.unlabelled: 0`; if it is a class, `labels.map: {0: 0}` says so"
     ]
 
 
