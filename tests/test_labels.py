@@ -343,7 +343,7 @@ def test_strokes_whose_rest_becomes_class_0_are_not_taken_in_silence(tmp_path: P
     some = {**SETTINGS, "slices": [1, 3, 5, 7]}
     path, shape = write(tmp_path / "strokes.tif", strokes), (10, 10, 10)
     (warning,) = open_user_labels(some, path, shape).warnings
-    assert warning.startswith("0 is class 0 on 97.0% of the labelled voxels; if 0 marks what is not painted, set `labels.")
+    assert warning.startswith("0 is class 0 on 97.0% of the labelled voxels; if 0 marks what is not painted, set `lab")
     assert open_user_labels({**some, "unlabelled": 0}, path, shape).warnings == []
     assert open_user_labels({**some, "map": {0: 0}}, path, shape).warnings == []  # the user has said what 0 is
     strokes[:, 0], strokes[:, 9] = 1, 2

@@ -51,6 +51,8 @@ class SliceLabels:
     mapping : dict
         Label -> '#rrggbb' for colour masks, else empty.
     warnings : list of str
+    held_out : list of int
+        Slices that no measure may count, whatever of them is labelled; see `hide`.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class SliceLabels:
         self.counts: dict[int, int] = {}
         self.mapping = {table[n]: colour for n, colour in labels.mapping.items() if table[n] != UNLABELLED}
         self.warnings: list[str] = []
+        self.held_out: list[int] = []
         self._visible: dict[int, np.ndarray] = {}
         self._place = {z: i for i, z in enumerate(slices)}
         self._keys = np.array(sorted(table))
@@ -115,7 +118,8 @@ class SliceLabels:
 
         As the few-pixel paper hides the annotation of a full slice (its section 4.2). The pool's slices are evenly
         spaced; pairs of them are the folds (one to train, one that the paper validates on), and the seed says which
-        fold it is and which patches are seen. Of each class at least one patch is.
+        fold it is and which patches are seen. Of each class at least one patch is. Both slices of the pair are held out
+        whole: of the first, the losses without labels see the hidden patches too.
         """
         if pool:
             if not 2 <= pool <= len(self.slices):
@@ -126,7 +130,8 @@ class SliceLabels:
                     "lower it",
                 )
             fold = seed % (pool // 2)
-            self.slices = [self.slices[(4 * fold + 1) * len(self.slices) // (2 * pool)]]
+            self.held_out = [self.slices[(4 * fold + k) * len(self.slices) // (2 * pool)] for k in (1, 3)]
+            self.slices = self.held_out[:1]
             self._place = {z: self._place[z] for z in self.slices}
         grey, self.grey = self.grey, None  # `evaluate`, which has no grey levels, must hide the same
         for z in self.slices if rate < 1 else []:

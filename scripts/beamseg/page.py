@@ -369,7 +369,9 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
     }
     if truth:
         n = sum(entry["voxels"] for entry in result["truth"])
-        out = f"{left_out['trained_on']:,} voxels with training labels are left out" if left_out["trained_on"] else ""
+        kinds = {"trained_on": "with training labels", "held_out": "of the slices held out"}
+        listed = [f"{left_out[key]:,} {kind}" for key, kind in kinds.items() if left_out.get(key)]
+        out = f"voxels left out: {', '.join(listed)}" if listed else ""
         background = " and ".join(entry["name"] for entry in result["truth"] if entry["background"]) or "no class"
         texts["stages"] = (
             f"Measured on {n:,} voxels with truth{'; ' + out if out else ''}. Accuracy and the means leave out "
@@ -377,7 +379,7 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
         )
         texts["trust"] = (
             f"Slice {facts.get('trust')} of {product}, for up to four classes: green was found, red is missed, blue "
-            "is called by the class's name without being of it. Voxels without truth stay grey."
+            "is called by the class's name without being of it. Voxels without truth, and those trained on, stay grey."
         )
         how = {
             "hungarian": "on these voxels, one to one, by the highest sum of IoU",
