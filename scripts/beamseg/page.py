@@ -9,7 +9,15 @@ from typing import Any
 
 from .figures import length_text
 from .metrics import STAGES, percent, relative_gain, stage_names
-from .page_tables import class_table, gain_table, quantity_table, region_table, shading_table, stage_table
+from .page_tables import (
+    class_table,
+    gain_table,
+    quantity_table,
+    region_table,
+    round_table,
+    shading_table,
+    stage_table,
+)
 from .palette import CLASS, CLUSTER, PLURAL, member_names, word_of
 from .provenance import atomic_path
 
@@ -93,7 +101,7 @@ def write_page(
         Name (of `TITLES`) -> PNG file, in the order of the page.
     facts : dict
         Slices shown: `overlays`, `trust` (a slice), `disputes` (a list); `shading.measured` as `shading`; what
-        `quantities` measured as `quantities`, where it did.
+        `quantities` measured as `quantities`, where it did; entries of `ledger` as `rounds`.
     path : path
         The HTML file.
     """
@@ -126,6 +134,8 @@ def write_page(
             parts.append(region_table(result, scan.get("voxel_size_um")))
         if key == "shading":
             parts.append(shading_table(facts["shading"]))
+        if key == "curves" and facts["rounds"]:
+            parts.append(round_table(facts["rounds"]))
         if key == "quantities":
             parts.append(quantity_table(facts["quantities"]))
         parts.append(picture)

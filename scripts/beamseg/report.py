@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from . import figures, pictures, plots
+from .ledger import ledger
 from .metrics import STAGES, disputed
 from .page import told, write_page
 from .palette import CLASS, CLUSTER, COLOURS, class_ids, member_names, word_of
@@ -77,7 +78,7 @@ def report(
     metrics, scan, plan, classes, histogram : path
         What `evaluate`, `ingest`, `plan`, `pseudo_label` and `histogram` left.
     curves : dict
-        Stage (stage2, stage3) -> CSV with a column `step`.
+        Stage (stage2, stage3) -> CSV with a column `step`; of the rounds beside that of stage 2 the page has a table.
     stages : dict of Volume
         The volumes that `evaluate` was given, under the same names.
     grey : Volume or None
@@ -151,6 +152,7 @@ def report(
                     stem.parent.mkdir(parents=True, exist_ok=True)
                     figures.save_for_print(figure, stem, settings["figures"])
                     stale -= {stem.with_suffix(f".{kind}") for kind in settings["figures"]}
+        view.facts["rounds"] = ledger(curves["stage2"])
         if quantities is not None:
             view.facts["quantities"] = read_json(quantities)
             images["quantities"] = Path(quantities).with_name("figures") / "quantities.png"
