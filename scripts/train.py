@@ -6,8 +6,8 @@ from beamseg.crops import labelled_slices
 from beamseg.distributed import need_gpus, rank_of_environment, run_on
 from beamseg.inputs import label_files, many, phase_transition, reference_volumes, training_labels
 from beamseg.job import job
+from beamseg.ledger import described as described_round
 from beamseg.provenance import digest, file_digest, identity, read_json
-from beamseg.rounds import described as described_round
 from beamseg.rounds import keep_round, painted_pixels, previous
 from beamseg.train import train
 from beamseg.train_contrastive import train_contrastive

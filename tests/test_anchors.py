@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from beamseg.anchors import anchored_slices, supported, sweep_from_labels
+from beamseg.anchors import anchored_slices, supported, sweep, sweep_from_labels
 
 SQUARE = np.s_[4:14, 4:14]
 
@@ -52,6 +55,26 @@ def test_what_the_network_did_not_see_is_not_drawn() -> None:
     raw = truth.copy()
     raw[3] = 0
     np.testing.assert_array_equal(sweep_from_labels(raw, labelled(truth, 0, 5), 2, 4, 2), raw)
+
+
+SHAPES = st.tuples(st.integers(3, 7), st.integers(1, 9), st.integers(1, 9))
+STACKS = arrays(np.uint8, SHAPES, elements=st.integers(0, 1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(STACKS, st.integers(0, 2), st.integers(1, 7))
+def test_both_sweeps_are_the_rule_of_the_poster(raw: np.ndarray, erode_px: int, reach: int) -> None:
+    """Of two classes AND with (front OR back), OR with (front AND back), where both sweeps come; the first and the last
+    slice are labelled. Where one says nothing of a pixel the other speaks for both."""
+    user = labelled(raw, 0, len(raw) - 1)
+    anchored = anchored_slices(raw, user)
+    order = range(len(raw))
+    both = [sweep(raw, anchored, 2, reach, erode_px, way) for way in (order, reversed(order))]
+    front, back = (np.where(one == 255, other, one) for one, other in (both, both[::-1]))
+    meet = (both[0] != 255).any((1, 2)) & (both[1] != 255).any((1, 2))
+    rule = (raw & (front | back)) | (front & back)
+    expected = np.where((front != 255) & meet[:, None, None], rule, raw)
+    np.testing.assert_array_equal(sweep_from_labels(raw, user, 2, reach, erode_px), expected)
 
 
 def test_three_classes_inside_each_other() -> None:

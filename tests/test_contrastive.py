@@ -102,6 +102,36 @@ def test_partners_are_of_the_right_kind() -> None:
     assert len(contrastive.draw_partners(labels, 4, 20, np.random.default_rng(0))[0]) == 4
 
 
+@pytest.mark.parametrize("how", ["balanced", "uniform"])
+def test_no_partner_is_the_anchors_own_pixel_in_another_crop(how: str) -> None:
+    """Four crops of two places, of which each pixel lies in two, and class 2 on one pixel of the scan alone."""
+    source = np.arange(2 * 3 * 4).reshape(2, 3, 4)[[0, 1, 0, 1]]
+    labels = (source % 2).astype(np.uint8)
+    labels[source == 7] = 2
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        anchors, positives, negatives = contrastive.draw_partners(labels, 100, 20, rng, how, source)
+        origin, of = source.ravel(), labels.ravel()
+        assert (origin[positives] != origin[anchors][:, None]).all()
+        assert (of[positives] == of[anchors][:, None]).all()
+        assert (of[negatives] != of[anchors][:, None]).all()
+        assert set(of[anchors]) == {0, 1}
+        assert 2 in of[negatives]
+
+
+def test_uniform_anchors_and_partners_come_as_they_are_painted() -> None:
+    labels = np.zeros((1, 30, 40), np.uint8)
+    labels[0, :2], labels[0, 2, :10] = 1, 2
+    rng = np.random.default_rng(0)
+    anchors, _, negatives = contrastive.draw_partners(labels, 600, 20, rng, "uniform")
+    own = labels.ravel()[anchors]
+    assert np.bincount(own) == pytest.approx([555, 40, 5], abs=20)
+    assert len(np.unique(anchors)) == 600
+    of_first = np.bincount(labels.ravel()[negatives[own == 0]].ravel(), minlength=3)
+    assert of_first[0] == 0
+    assert of_first[2] / of_first.sum() == pytest.approx(10 / 90, abs=0.02)
+
+
 @pytest.mark.parametrize("painted", [[], [0, 0, 0], [0, 1]])
 def test_nobody_to_compare_with(painted: list[int]) -> None:
     labels = np.full((1, 2, 4), 255, np.uint8)
@@ -293,6 +323,18 @@ def test_crops_hold_a_painted_pixel_and_every_class_as_often() -> None:
     held = [crops.crop(step, index)[1] for step in range(10) for index in range(8)]
     assert all((crop != 255).any() for crop in held)
     assert 20 < sum((crop == 1).any() for crop in held) < 60
+
+
+def test_crops_say_which_pixels_they_show() -> None:
+    """Of two volumes whose voxels are their own numbers, smaller than the crop along x, so reflected there."""
+    grey = [np.arange(n).reshape(s).astype(np.uint16) for n, s in ((5 * 20 * 13, (5, 20, 13)), (600, (2, 20, 15)))]
+    labels = [np.full(volume.shape, 255, np.uint8) for volume in grey]
+    labels[0][3, 2:9, 4], labels[1][1, 18, 3:9] = 0, 1
+    pair = [[ArrayVolume(array) for array in arrays] for arrays in (grey, labels)]
+    crops = Crops(*pair, 1, 16, 6, 0, 100, anchors=painted_places(pair[1], 0))
+    everything = np.concatenate([volume.ravel() for volume in grey])
+    for step in range(4):
+        np.testing.assert_array_equal(everything[crops.sources(step)], crops.step(step)[0][:, 0])
 
 
 @pytest.mark.parametrize("name", ["unet", "segformer", "deeplabv3_plus"])

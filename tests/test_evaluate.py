@@ -9,12 +9,14 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+import tifffile
 import yaml
 
 from beamseg.changes import describe
 from beamseg.count import Counts, count, counted, windows
 from beamseg.errors import InputError
 from beamseg.evaluate import choose_product, evaluate, lost_classes, stage_table
+from beamseg.labels import open_user_labels
 from beamseg.palette import CLASS
 from beamseg.provenance import read_json
 from beamseg.volumes import ArrayVolume
@@ -73,7 +75,7 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
     assert second["accuracy"] == pytest.approx(4 / 5)
     assert second["classes"]["class 2"] == {"iou": 1 / 2, "dice": 2 / 3, "voxels": 2, "predicted": 1}
     assert second["unlabelled"] == pytest.approx(1 / 8)
-    assert result["excluded"] == {"outside_field_of_view": 2, "truth_unlabelled": 0, "trained_on": 0}
+    assert result["excluded"] == {"outside_field_of_view": 2, "truth_unlabelled": 0, "trained_on": 0, "held_out": 0}
     assert result["profile"]["disputed"] == [0.25]
 
 
@@ -198,6 +200,33 @@ def test_training_labels_are_left_out_and_counted(tmp_path: Path) -> None:
     rest = [z for z in range(SHAPE[0]) if z != 5]
     alone = run(tmp_path, {name: array[rest] for name, array in stages.items()}, truth=truth[rest])
     assert result["stages"]["scm"]["classes"] == alone["stages"]["scm"]["classes"]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 6])
+def test_training_validation_and_test_are_disjoint(tmp_path: Path, seed: int) -> None:
+    """Folds of the few-pixel paper: one slice of a pair is trained on, one validates, and the others are the test."""
+    stages, truth = phantom()
+    tifffile.imwrite(tmp_path / "labels.tif", truth, photometric="minisblack")
+    section = {"dataset": None, "unlabelled": None, "slices": None, "pool": 10, "rate": 0.25}
+    labels = open_user_labels(section, tmp_path / "labels.tif", SHAPE, seed=seed)
+    (trained,) = labels.slices
+    assert labels.held_out[0] == trained
+    assert len(set(labels.held_out)) == 2
+    whole = run(tmp_path, stages, truth=truth, training_labels=labels, out_truth=tmp_path / "truth.npz")
+    rest = [z for z in range(SHAPE[0]) if z not in labels.held_out]
+    alone = run(tmp_path, {name: array[rest] for name, array in stages.items()}, truth=truth[rest])
+    for name in NAMES:
+        assert whole["stages"][name]["confusion"] == alone["stages"][name]["confusion"]
+    inside = stages["scm"] != 255
+    painted = int((inside & (labels.read(0, SHAPE[0]) != 255)).sum())
+    assert 0 < painted < inside[trained].sum()
+    left_out = {"trained_on": painted, "held_out": int(inside[labels.held_out].sum()) - painted, "truth_unlabelled": 0}
+    assert whole["excluded"] == {"outside_field_of_view": int((~inside).sum()), **left_out}
+    assert whole["slices"]["shown"] in rest
+    with np.load(tmp_path / "truth.npz") as kept:
+        assert [kept["left_out"][i].all() for i, z in enumerate(kept["z"])] == [z in labels.held_out for z in kept["z"]]
+    seen = {z for s in range(5) for z in open_user_labels(section, tmp_path / "labels.tif", SHAPE, seed=s).held_out}
+    assert len(seen) == 10  # no slice is in two folds
 
 
 def test_classes_merge_clusters_and_match_the_truth_by_name(tmp_path: Path) -> None:

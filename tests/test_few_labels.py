@@ -78,6 +78,55 @@ def test_pixels_painted_in_two_rounds(tmp_path: Path) -> None:
     assert entry["round"] == 1
 
 
+def drop(folder: Path, pages: np.ndarray) -> None:
+    """Save painted regions of a round as napari or Fiji would."""
+    tifffile.imwrite(folder / "painted" / "mine.tif", pages, photometric="minisblack")
+
+
+def windows(folder: Path, size: int = 32) -> list[Any]:
+    """Where the pages of a round lie in the scan."""
+    return [np.s_[z, y : y + size, x : x + size] for z, y, x in read_json(folder / "regions.json")["corners"]]
+
+
+def test_annotate_look_correct_and_again(tmp_path: Path) -> None:
+    """The loop that a user goes through: paint, run, correct what is prefilled, paint another scan, run once more."""
+    train = {**SHORT["train"], "contrastive": {"classifier_steps": 4, "pixels": 32}}
+    made = workflow(tmp_path, "pixels", train=train, stage3="none", refine=[])
+    np.save(tmp_path / "other.npy", np.load(tmp_path / "scan.npy")[::-1])
+    table = "sample\tpath\ttruth\tgroup\na\t../scan.npy\t../truth.npy\tg\nb\t../other.npy\t\tg\n"
+    (tmp_path / "config/samples.tsv").write_text(table)
+    first = annotate(tmp_path, BASEDIR, "a", 2, 32)
+    pages = np.zeros((2, 32, 32), np.uint8)
+    for page, window in zip(pages, windows(first), strict=True):
+        page[::3, ::2] = 1 + truth()[window][::3, ::2]
+    drop(first, pages)
+    made.run("results/a/metrics.json")
+
+    second = annotate(tmp_path, BASEDIR, "a", 1, 32)
+    (window,) = windows(second)
+    (prefilled,) = np.atleast_3d(tifffile.imread(second / "labels.tif")).reshape(1, 32, 32)
+    found = stage(tmp_path, "segment/stage2")[window]
+    np.testing.assert_array_equal(prefilled, found + 1)
+    corrected = prefilled.copy()
+    corrected[:16] = 1 + truth()[window][:16]
+    corrected[16:] = 0  # nobody looked there
+    drop(second, corrected[None])
+    beside = annotate(tmp_path, BASEDIR, "b", 1, 32)
+    assert not tifffile.imread(beside / "labels.tif").any()  # only `a` was asked for
+    strokes = np.zeros((1, 32, 32), np.uint8)
+    strokes[0, :4] = 1 + truth()[::-1][windows(beside)[0]][:4]
+    drop(beside, strokes)
+    made.run("results/a/metrics.json")
+
+    assert "the weights of the previous round" in (tmp_path / "logs/groups/g/train.log").read_text()
+    one, two = read_json(tmp_path / "results/groups/g/rounds/rounds.json")["rounds"]
+    assert (one["round"], one["new"], two["round"]) == (1, None, 2)
+    assert two["new"]["before"]["painted"] == two["new"]["after"]["painted"] == 16 * 32 + 4 * 32
+    assert two["all"]["before"]["painted"] == two["all"]["after"]["painted"] == np.count_nonzero(pages) + 20 * 32
+    metrics = read_json(tmp_path / "results/a/metrics.json")
+    assert metrics["excluded"]["trained_on"] == np.count_nonzero(pages) + 16 * 32
+
+
 def test_labelled_slices(tmp_path: Path) -> None:
     chosen = [2, 6, 10, 14]
     np.save(tmp_path / "labels.npy", 1 - truth()[chosen])  # against the grey levels, so that nobody guesses it

@@ -337,6 +337,19 @@ def test_slices_that_nobody_painted_are_not_taken_for_background_in_silence(tmp_
     assert open_truth(path, None, SHAPE).warnings == []
 
 
+def test_strokes_whose_rest_becomes_class_0_are_not_taken_in_silence(tmp_path: Path) -> None:
+    strokes = np.zeros((4, 10, 10), np.uint8)
+    strokes[:, 2, 2:4], strokes[:, 5, 5] = 1, 2
+    some = {**SETTINGS, "slices": [1, 3, 5, 7]}
+    path, shape = write(tmp_path / "strokes.tif", strokes), (10, 10, 10)
+    (warning,) = open_user_labels(some, path, shape).warnings
+    assert warning.startswith("0 is class 0 on 97.0% of the labelled voxels; if 0 marks what is not painted, set `lab")
+    assert open_user_labels({**some, "unlabelled": 0}, path, shape).warnings == []
+    assert open_user_labels({**some, "map": {0: 0}}, path, shape).warnings == []  # the user has said what 0 is
+    strokes[:, 0], strokes[:, 9] = 1, 2
+    assert open_user_labels(some, write(tmp_path / "more.tif", strokes), shape).warnings == []
+
+
 def test_objects_with_numbers_of_their_own_are_one_class(tmp_path: Path) -> None:
     objects = CLASSES.astype(np.uint32) * 70000
     objects[0, 0, :2] = 255, 1

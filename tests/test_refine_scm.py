@@ -153,13 +153,19 @@ def test_the_network_of_these_tests_listens_to_the_slices_around(weights: Path) 
 
 
 def run(
-    folder: Path, raw: np.ndarray, weights: Path, depth: int, parts: int, user: np.ndarray | None = None
+    folder: Path,
+    raw: np.ndarray,
+    weights: Path,
+    depth: int,
+    parts: int,
+    user: np.ndarray | None = None,
+    **changes: Any,
 ) -> tuple[np.ndarray, list[Path]]:
     manifests = [folder / f"{k}-of-{parts}.json" for k in range(1, parts + 1)]
     volume, mpp = ArrayVolume(raw), ArrayVolume(mpp_of(raw))
     for k, manifest in enumerate(manifests, 1):
         labels = None if user is None else ArrayVolume(user)
-        refine_scm(manifest, volume, weights, SETTINGS, depth, f"{k}-of-{parts}", "id", "cpu", mpp, labels)
+        refine_scm(manifest, volume, weights, SETTINGS | changes, depth, f"{k}-of-{parts}", "id", "cpu", mpp, labels)
     return SlabVolume(manifests, "labels").read(0, len(raw)), manifests
 
 
@@ -261,6 +267,27 @@ def test_crops_show_labels_around_the_middle_in_half_of_them() -> None:
         assert (seen[[0, 2]] == seen[0, 0, 0]).all()
         shown += int(seen[0, 0, 0]) == 2
     assert 10 < shown < 30
+
+
+def test_raw_masks_alone_are_seen_where_asked(tmp_path: Path, weights: Path) -> None:
+    """As the poster has it, in training and in prediction; labelled voxels keep their label."""
+    _, raw = phantom((12, 40, 36))
+    user = np.full_like(raw, 255)
+    user[5] = (raw[5] + 1) % K
+    inside = (user != 255) & (raw != 255)
+    without, _ = run(tmp_path / "without", raw, weights, 1000, 1)
+    found, _ = run(tmp_path / "raw", raw, weights, 1000, 1, user, see_labels=False)
+    np.testing.assert_array_equal(found, np.where(inside, user, without))
+    seen, _ = run(tmp_path / "seen", raw, weights, 1000, 1, user)
+    assert (seen[[4, 6]] != found[[4, 6]]).any()
+    volumes = [ArrayVolume(np.full((9, 40, 40), k, np.uint8)) for k in (0, 1, 2)]
+    data = MaskCrops(*([volume] for volume in volumes), [(0, 4)], 3, 24, scm.SCM.reach, 0, see_labels=False)
+    assert not any((data.crop(step, 1)[0][:, 7:-7, 7:-7] != 0).any() for step in range(20))
+    weights_of = [
+        train(tmp_path / name, raw, mpp_of(raw), ArrayVolume(user), steps=4, label_weight=0, see_labels=see)
+        for name, see in (("a", True), ("b", False))
+    ]
+    assert any(not torch.equal(value, weights_of[1][name]) for name, value in weights_of[0].items())
 
 
 def test_a_label_that_is_no_class_is_refused() -> None:

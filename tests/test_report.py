@@ -16,8 +16,9 @@ import torch
 import yaml
 from PIL import Image
 
+from beamseg import figures
 from beamseg.clusters import elbow
-from beamseg.figures import volume_text
+from beamseg.figures import FALSE, HIT, MISSED, volume_text
 from beamseg.metrics import disputed, percent
 from beamseg.models import build_model, save_weights
 from beamseg.page import answer, captions, verdicts
@@ -117,6 +118,26 @@ def run(
         mem_budget_mb=1e-6,
     )
     return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_painted_pixels_are_neither_hit_nor_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network was shown them: of a slice painted in part the picture of errors is of the rest."""
+    panels: dict[str, np.ndarray] = {}
+    monkeypatch.setattr(figures, "show", lambda _, picture, title="", *how: panels.update({title: picture}))
+    stages, values = phantom()
+    z = values.shape[0] // 2
+    painted = np.full_like(values, 255)
+    painted[z, 8:12, 6:24] = values[z, 8:12, 6:24]
+    run(tmp_path, training_labels=painted)
+    given, inside = painted[z] != 255, stages["scm"][z] != 255
+    found, truth, predicted = panels[f"class 1, slice {z}"].astype(int), values[z] == 1, stages["scm"][z] == 1
+    kinds = {HIT: truth & predicted, MISSED: truth & ~predicted, FALSE: ~truth & predicted}
+    for colour, where in kinds.items():
+        distance = np.abs(found - 0.75 * np.array(figures.rgb(colour))).max(-1)
+        assert (where & inside & ~given).any()
+        assert (distance[where & inside & ~given] <= 0.25 * 0.55 * 255 + 1).all()
+    assert (given & truth & predicted).any()
+    assert (np.ptp(found[given], axis=-1) == 0).all()  # grey, no colour
 
 
 class Tags(html.parser.HTMLParser):

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import training_case as case
+from beamseg.ledger import described
 from beamseg.models import load_weights
+from beamseg.page_tables import round_table
 from beamseg.provenance import file_digest, read_json
-from beamseg.rounds import agreement, described, keep_round, painted_pixels, previous
+from beamseg.rounds import agreement, keep_round, painted_pixels, previous
 from beamseg.volumes import ArrayVolume
 
 
@@ -39,7 +41,7 @@ def test_a_round_begins_with_the_one_before(tmp_path: Path, capsys: pytest.Captu
     painted = painted_pixels(["s"], [labels])
     assert previous(weights, "one", painted) is None
     first = keep_round(weights, "one", [grey], [labels], ["s"], 2, "cpu")
-    assert first["before"] is None
+    assert (first["all"]["before"], first["new"]) == (None, None)
     kept = file_digest(weights)
     # Tried again, it is the same round and begins with none.
     assert previous(weights, "one", painted) is None
@@ -54,7 +56,8 @@ def test_a_round_begins_with_the_one_before(tmp_path: Path, capsys: pytest.Captu
         assert torch.allclose(value, load_weights(weights)[0].state_dict()[name], atol=1e-9)
     second = keep_round(weights, "two", [grey], [labels], ["s"], 2, "cpu")
     assert (second["round"], second["weights"]) == (2, "2.safetensors")
-    assert second["before"] is None  # nothing is new
+    assert second["new"] is None
+    assert second["all"]["before"] == first["all"]["after"]
     assert read_json(tmp_path / "rounds" / "rounds.json")["rounds"] == [first, second]
 
     run(tmp_path, 1, widths=[8, 8], start_from=start)
@@ -68,7 +71,7 @@ def painted_in(labels: np.ndarray, *windows: Any) -> ArrayVolume:
     return ArrayVolume(painted)
 
 
-def test_before_is_of_pixels_that_no_round_had_painted(tmp_path: Path) -> None:
+def test_before_and_after_are_of_the_same_pixels(tmp_path: Path) -> None:
     grey, labels = case.phantom()
     old, new = np.s_[1, 15:25, 10:30], np.s_[1, 5:20, 12:18]
     weights = run(tmp_path, 6)
@@ -85,12 +88,18 @@ def test_before_is_of_pixels_that_no_round_had_painted(tmp_path: Path) -> None:
     (tmp_path / "before.safetensors").write_bytes(left)
     expected = {"s:1": unseen[1] != 255}
     wanted = agreement(
-        tmp_path / "before.safetensors", [ArrayVolume(grey)], [ArrayVolume(unseen)], expected, ["s"], 2, "cpu"
+        tmp_path / "before.safetensors", [ArrayVolume(grey)], [ArrayVolume(unseen)], [expected], ["s"], 2, "cpu"
     )
-    assert entry["before"] == wanted
-    assert entry["before"]["painted"] == 15 * 6 - 5 * 6
-    assert entry["after"]["painted"] == 15 * 6 - 5 * 6 + 200
-    assert "of the 60 new ones the round before had labelled" in described(entry)
+    assert [entry["new"]["before"]] == wanted
+    assert [entry[key][time]["painted"] for key in ("new", "all") for time in ("before", "after")] == [60, 60, 260, 260]
+    assert [entry["new"]["after"]] == agreement(weights, scans[:1], [both], [expected], ["s"], 2, "cpu")
+    before, after = (entry["new"][time]["accuracy"] for time in ("before", "after"))
+    said = f"on the 60 of them that no round before had accuracy {before:.1%} → {after:.1%}"
+    assert said in described(entry)
+    assert round_table([entry]).count("<td>60</td>") == 1
+    # Of an earlier version, which noted two sets of pixels.
+    assert described({"round": 1, "before": None, "after": {}}) == "round 1"
+    assert round_table([{"round": 1, "before": None, "after": {}}]) == ""
 
 
 def test_labels_that_come_back_keep_their_number_and_no_weights_are_lost(tmp_path: Path) -> None:
@@ -130,9 +139,9 @@ def test_agreement_on_the_painted_pixels_alone(tmp_path: Path) -> None:
     painted = painted_in(labels, np.s_[1, 15:25, 10:30]).array
     pixels = painted_pixels(["s"], [ArrayVolume(painted)])
     assert list(pixels) == ["s:1"]
-    found = agreement(weights, [ArrayVolume(grey)], [ArrayVolume(painted)], pixels, ["s"], 2, "cpu")
+    (found,) = agreement(weights, [ArrayVolume(grey)], [ArrayVolume(painted)], [pixels], ["s"], 2, "cpu")
     assert found["painted"] == 200
     wrong = np.where(painted == 255, 255, 1 - painted).astype(np.uint8)
-    swapped = agreement(weights, [ArrayVolume(grey)], [ArrayVolume(wrong)], pixels, ["s"], 2, "cpu")
+    (swapped,) = agreement(weights, [ArrayVolume(grey)], [ArrayVolume(wrong)], [pixels], ["s"], 2, "cpu")
     assert found["accuracy"] + swapped["accuracy"] == pytest.approx(1, abs=1e-5)
     assert found["mean_iou"] > 0.5 > swapped["mean_iou"]

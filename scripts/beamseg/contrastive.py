@@ -87,7 +87,12 @@ def self_supervised(
 
 
 def draw_partners(
-    labels: np.ndarray, anchors: int, partners: int, rng: np.random.Generator
+    labels: np.ndarray,
+    anchors: int,
+    partners: int,
+    rng: np.random.Generator,
+    how: str = "balanced",
+    source: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Anchors among labelled pixels, and for each as many partners of its class as of others (equations 2, 3).
 
@@ -96,11 +101,15 @@ def draw_partners(
     labels : ndarray, uint8
         Of any shape; 255 is unlabelled. Indices are into its flat form.
     anchors : int
-        At most so many, of each class as many as it has of its share; all labelled pixels that have a partner of either
-        kind, if they are fewer.
+        At most so many; all labelled pixels that have a partner of either kind, if they are fewer.
     partners : int
-        N_P, half of each kind; drawn with replacement, never the anchor itself. Each of another class as likely as
-        any other, so that a rare class is told from the others too.
+        N_P, half of each kind; drawn with replacement, never the anchor itself.
+    how : str
+        balanced: of each class as many anchors, as far as it has them, and every other class as likely among the
+        partners, so that a rare class is told from the others too. uniform: each pixel as likely, as in the paper.
+    source : ndarray of int, optional
+        Of the shape of `labels`, which pixel of the scan each is: crops overlap, and no anchor's partner is the pixel
+        that it is itself.
 
     Returns
     -------
@@ -112,16 +121,28 @@ def draw_partners(
     pixels = painted[np.argsort(flat[painted], kind="stable")]
     classes, first, count = np.unique(flat[pixels], return_index=True, return_counts=True)
     which = np.repeat(np.arange(len(classes)), count)
-    able = np.flatnonzero(count[which] > 1) if len(classes) > 1 else painted[:0]
-    # Of a random order within each class the first, then the second …: as many of each class, as far as it has them.
-    order = able[np.lexsort((rng.random(len(able)), which[able]))]
-    turn = np.arange(len(order)) - np.searchsorted(which[order], which[order])
-    chosen = np.sort(order[np.argsort(turn, kind="stable")[:anchors]])
+    origin = np.arange(len(pixels)) if source is None else source.ravel()[pixels]
+    several = [np.ptp(origin[a : a + n]) > 0 for a, n in zip(first, count, strict=True)]
+    able = np.flatnonzero(np.array(several)[which]) if len(classes) > 1 else painted[:0]
+    if how == "balanced":
+        # Of a random order within each class the first, then the second …: as many of each, as far as it has them.
+        order = able[np.lexsort((rng.random(len(able)), which[able]))]
+        turn = np.arange(len(order)) - np.searchsorted(which[order], which[order])
+        chosen = np.sort(order[np.argsort(turn, kind="stable")[:anchors]])
+    else:
+        chosen = np.sort(rng.permutation(able)[:anchors])
     own = which[chosen][:, None]
     shape = (len(chosen), partners // 2)
     # A class is a run of `pixels`: its other members are steps around the run.
     step = 1 + (rng.random(shape) * (count[own] - 1)).astype(np.intp)
     same = first[own] + (chosen[:, None] - first[own] + step) % np.maximum(count[own], 1)
+    while len(again := np.argwhere(origin[same] == origin[chosen][:, None])):
+        of = own[again[:, 0], 0]
+        same[*again.T] = first[of] + (rng.random(len(again)) * count[of]).astype(np.intp)
+    if how == "uniform":
+        # All that lies beside the run of the anchor's class.
+        beside = (rng.random(shape) * (len(pixels) - count[own])).astype(np.intp)
+        return pixels[chosen], pixels[same], pixels[np.where(beside < first[own], beside, beside + count[own])]
     other = (rng.random(shape) * (len(classes) - 1)).astype(np.intp)
     other += other >= own
     beside = first[other] + (rng.random(shape) * count[other]).astype(np.intp)

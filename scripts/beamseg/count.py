@@ -35,6 +35,7 @@ class Counts:
         self.per_slice = {name: np.zeros((n_slices, n_labels), np.int64) for name in names}
         self.disputed = np.zeros(n_slices, np.int64)
         self.compared = np.zeros(n_slices, np.int64)
+        self.held_out = np.zeros(n_slices, np.int64)
         self.confidence = {name: np.zeros(256, np.int64) for name in names}
         self.least_certain = LeastCertain(shape)
 
@@ -53,7 +54,7 @@ class Counts:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All sums, by names that `numpy.savez` takes."""
-        found: dict[str, np.ndarray] = {"disputed": self.disputed, "compared": self.compared}
+        found: dict[str, np.ndarray] = {"disputed": self.disputed, "compared": self.compared, "held_out": self.held_out}
         for name in self.names:
             found |= {f"truth {name}": self.truth[name], f"per_slice {name}": self.per_slice[name]}
             found[f"confidence {name}"] = self.confidence[name]
@@ -68,7 +69,7 @@ class Counts:
         """Add the sums of a part that `save` wrote."""
         with np.load(path, allow_pickle=False) as saved:
             for name, sums in self.arrays().items():
-                sums += saved[name]
+                sums += saved.get(name, 0)  # parts of an earlier version hold nothing out
             self.least_certain.add_state(saved["least_certain"])
 
 
@@ -181,6 +182,7 @@ def count(
         If shapes differ.
     """
     shape = next(iter(stages.values())).shape
+    held_out = getattr(training_labels, "held_out", [])
     extra = {"truth": truth, "labels": training_labels, "confidence": confidence}
     check_shapes(shape, {**stages, **{name: volume for name, volume in extra.items() if volume is not None}})
     n_labels = int(np.max(to_class, where=to_class != UNLABELLED, initial=0)) + 1
@@ -203,6 +205,10 @@ def count(
                     codes[(training_labels.read(z0, z1, rows) != UNLABELLED) & (codes != UNLABELLED)] = TRAINED_ON
             outside = labels[0] == UNLABELLED
             codes[outside] = OUT_OF_VIEW
+            for z in set(held_out) & set(range(z0, z1)):
+                unseen = codes[z - z0] <= MAX_TRUTH
+                counts.held_out[z] += np.count_nonzero(unseen)
+                codes[z - z0][unseen] = UNLABELLED
             for label in labels[1:]:
                 label[outside] = UNLABELLED
             trust = None if confidence is None else confidence.read(z0, z1, rows)

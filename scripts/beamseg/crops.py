@@ -197,10 +197,8 @@ class Crops:
         """Grey levels uint16 (n_slices, size, size) and the labels uint8 (size, size) of the middle slice."""
         rng = keyed_rng(self.seed, "crop", step, index)
         if self.anchors and index < round(self.anchored * self._n_labelled):
-            places = self.anchors[int(rng.integers(len(self.anchors)))]
-            which, z, y, x = places[rng.integers(len(places))].tolist()
+            which, z, y0, x0 = self._around_anchor(rng)
             volume = self.volumes[which]
-            y0, x0 = (_around(rng, p, n, self.size) for p, n in zip((y, x), volume.shape[1:], strict=True))
             stack = read_window(volume, z, self.n_slices, y0, x0, self.size)
         else:
             which, z = self.place(step, index)
@@ -213,6 +211,28 @@ class Crops:
         if self.labels is None:
             return stack, np.full((self.size, self.size), UNLABELLED, dtype=np.uint8)
         return stack, read_window(self.labels[which], z, 1, y0, x0, self.size)[0]
+
+    def _around_anchor(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Volume, slice, and first row and column of a crop that holds a painted pixel."""
+        places = self.anchors[int(rng.integers(len(self.anchors)))]
+        which, z, y, x = places[rng.integers(len(places))].tolist()
+        extents = self.volumes[which].shape[1:]
+        y0, x0 = (_around(rng, p, n, self.size) for p, n in zip((y, x), extents, strict=True))
+        return which, z, y0, x0
+
+    def sources(self, step: int) -> np.ndarray:
+        """Number of the voxel, counted over all volumes, that each pixel of a step's crops is; int64 (batch, y, x).
+
+        Nothing is read. Of crops that all lie around painted pixels (`anchored` and `labelled_share` are 1).
+        """
+        before = np.cumsum([0, *(np.prod(v.shape, dtype=np.int64) for v in self.volumes)])
+        found = []
+        for index in range(self.batch)[self.mine or slice(None)]:
+            which, z, y0, x0 = self._around_anchor(keyed_rng(self.seed, "crop", step, index))
+            _, height, width = self.volumes[which].shape
+            y, x = (reflect_indices(a, a + self.size, n) for a, n in ((y0, height), (x0, width)))
+            found.append(before[which] + (z * height + y[:, None]) * width + x)
+        return np.stack(found)
 
     def step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The batch of a step: grey uint16 (batch, n_slices, size, size), labels uint8 (batch, size, size)."""

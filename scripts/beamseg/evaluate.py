@@ -68,7 +68,8 @@ def evaluate(
     truth : Volume, optional
         uint8, 0 … 252 (after `truth_map`); 255 is not labelled.
     training_labels : Volume, optional
-        Where it is not 255 a human label was trained on: left out of the comparison with the truth, and counted.
+        Where it is not 255 a human label was trained on: left out of the comparison with the truth, and counted; so are
+        the slices that its attribute `held_out` names, if it has one.
     confidence : Volume, optional
         uint8, 0 … 255 is 0 … 1.
     verdict : dict, optional
@@ -76,8 +77,8 @@ def evaluate(
     refinement : dict, optional
         Stage (mpp, scm) -> what it changed; a non-empty `erased` (cluster ids) keeps it from being the product.
     out_truth : path, optional
-        The truth on the slices that the report may show (npz: z (n,), truth (n, y, x) uint8 after `truth_map`); empty
-        without truth. So that the truth is opened here alone.
+        The truth on the slices that the report may show (npz: z (n,), truth (n, y, x) uint8 after `truth_map`, left_out
+        (n, y, x) bool, what is trained on or held out); empty without truth. So that the truth is opened here alone.
     mem_budget_mb : float
         MiB that may be held of the volumes at once.
     word : str
@@ -128,7 +129,7 @@ def evaluate(
         if word == CLASS and not by_name:
             result["warnings"] += _other_numbers(result["truth"], table)
     if out_truth is not None:
-        _write_truth(result, truth, shape, out_truth)
+        _write_truth(result, truth, training_labels, shape, out_truth)
     _write_csv(result, out_csv)
     write_json(out_json, result)
     return result
@@ -173,14 +174,24 @@ def _other_numbers(truth: list[dict[str, Any]], table: list[dict[str, Any]]) -> 
     ]
 
 
-def _write_truth(result: dict[str, Any], truth: Volume | None, shape: tuple[int, int, int], path: str | Path) -> None:
+def _write_truth(
+    result: dict[str, Any],
+    truth: Volume | None,
+    training_labels: Volume | None,
+    shape: tuple[int, int, int],
+    path: str | Path,
+) -> None:
     slices = sorted({result["slices"]["shown"], *result["slices"]["disputed"]}) if truth is not None else []
     kept = np.full((len(slices), *shape[1:]), UNLABELLED, np.uint8)
     for image, z in zip(kept, slices, strict=True):
         if truth is not None:
             image[:] = truth.read(z, z + 1)[0]
+    left_out = np.zeros(kept.shape, bool)
+    for image, z in zip(left_out, slices, strict=True):
+        if training_labels is not None:
+            image[:] = z in getattr(training_labels, "held_out", []) or training_labels.read(z, z + 1)[0] != UNLABELLED
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, z=np.array(slices, dtype=np.int64), truth=kept)
+        np.savez_compressed(file, z=np.array(slices, dtype=np.int64), truth=kept, left_out=left_out)
 
 
 def choose_product(
@@ -304,9 +315,11 @@ def _compare(
     first = counts.names[0]
     n = len(table)
     totals = counts.truth[first].sum(axis=0)
+    held_out = int(counts.held_out.sum())
     result["excluded"] |= {
-        "truth_unlabelled": int(totals[UNLABELLED]),
+        "truth_unlabelled": int(totals[UNLABELLED]) - held_out,
         "trained_on": int(totals[TRAINED_ON]),
+        "held_out": held_out,
     }
     names = _truth_names(settings)
     values = sorted({int(v) for v in np.flatnonzero(totals[: MAX_TRUTH + 1])} | set(names))
@@ -315,7 +328,8 @@ def _compare(
         raise InputError(
             "truth",
             "no labelled voxel inside the field of view"
-            + (" outside the training labels" if totals[TRAINED_ON] else ""),
+            + (" outside the training labels" if totals[TRAINED_ON] else "")
+            + (" and the slices held out" if held_out else ""),
             "labelled voxels to compare with",
             "check that the truth belongs to this scan and that truth_map does not drop every value",
         )

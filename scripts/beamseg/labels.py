@@ -18,6 +18,8 @@ from .volumes import OUTSIDE, Volume
 
 REST = "rest"
 """Key of `labels.map` and `evaluate.truth_map` for every value that has none."""
+MOSTLY = 0.9
+"""Of the labelled voxels, more than which a class of value 0 may be what nobody painted."""
 PATCHES = 10
 """Patches along y and along x that `labels.rate` cuts a slice into; 100 in all (few-pixel paper, section 4.2)."""
 
@@ -49,6 +51,8 @@ class SliceLabels:
     mapping : dict
         Label -> '#rrggbb' for colour masks, else empty.
     warnings : list of str
+    held_out : list of int
+        Slices that no measure may count, whatever of them is labelled; see `hide`.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class SliceLabels:
         self.counts: dict[int, int] = {}
         self.mapping = {table[n]: colour for n, colour in labels.mapping.items() if table[n] != UNLABELLED}
         self.warnings: list[str] = []
+        self.held_out: list[int] = []
         self._visible: dict[int, np.ndarray] = {}
         self._place = {z: i for i, z in enumerate(slices)}
         self._keys = np.array(sorted(table))
@@ -113,7 +118,8 @@ class SliceLabels:
 
         As the few-pixel paper hides the annotation of a full slice (its section 4.2). The pool's slices are evenly
         spaced; pairs of them are the folds (one to train, one that the paper validates on), and the seed says which
-        fold it is and which patches are seen. Of each class at least one patch is.
+        fold it is and which patches are seen. Of each class at least one patch is. Both slices of the pair are held out
+        whole: of the first, the losses without labels see the hidden patches too.
         """
         if pool:
             if not 2 <= pool <= len(self.slices):
@@ -124,7 +130,8 @@ class SliceLabels:
                     "lower it",
                 )
             fold = seed % (pool // 2)
-            self.slices = [self.slices[(4 * fold + 1) * len(self.slices) // (2 * pool)]]
+            self.held_out = [self.slices[(4 * fold + k) * len(self.slices) // (2 * pool)] for k in (1, 3)]
+            self.slices = self.held_out[:1]
             self._place = {z: self._place[z] for z in self.slices}
         grey, self.grey = self.grey, None  # `evaluate`, which has no grey levels, must hide the same
         for z in self.slices if rate < 1 else []:
@@ -351,7 +358,8 @@ def open_slices(
         first = [f"{value} is class {label}" for value, label in renamed.items()]
         warnings.append("renumbered: " + ", ".join(first[:8]) + (f" and {len(first) - 8} more" if first[8:] else ""))
     if must_occur and unlabelled is None:
-        warnings += _perhaps_unpainted(labels.shape[0], alone, table)
+        empty = _perhaps_unpainted(labels.shape[0], alone, table)
+        warnings += empty or ([] if 0 in named else _mostly_zero(counts, table))
     result = SliceLabels(labels, shape, chosen, table, grey, corner)
     for value, count in counts.items():
         if table[value] != UNLABELLED:
@@ -398,6 +406,17 @@ def _perhaps_unpainted(depth: int, alone: dict[int, int], table: dict[int, int])
         f"if {value} marks what is not painted, set `labels.unlabelled: {value}`"
         for value, count in alone.items()
         if 2 * count > depth > 2 and table[value] != UNLABELLED
+    ]
+
+
+def _mostly_zero(counts: dict[int, int], table: dict[int, int]) -> list[str]:
+    """A warning where 0 is a class and nearly all that there is, as where strokes were painted and the rest left."""
+    labelled = sum(count for value, count in counts.items() if table[value] != UNLABELLED)
+    if table.get(0, UNLABELLED) == UNLABELLED or not MOSTLY * labelled < counts[0] < labelled:
+        return []
+    return [
+        f"0 is class {table[0]} on {counts[0] / labelled:.1%} of the labelled voxels; if 0 marks what is not painted, "
+        "set `labels.unlabelled: 0`; if it is a class, `labels.map: {0: 0}` says so"
     ]
 
 

@@ -9,7 +9,15 @@ from typing import Any
 
 from .figures import length_text
 from .metrics import STAGES, percent, relative_gain, stage_names
-from .page_tables import class_table, gain_table, quantity_table, region_table, shading_table, stage_table
+from .page_tables import (
+    class_table,
+    gain_table,
+    quantity_table,
+    region_table,
+    round_table,
+    shading_table,
+    stage_table,
+)
 from .palette import CLASS, CLUSTER, PLURAL, member_names, word_of
 from .provenance import atomic_path
 
@@ -93,7 +101,7 @@ def write_page(
         Name (of `TITLES`) -> PNG file, in the order of the page.
     facts : dict
         Slices shown: `overlays`, `trust` (a slice), `disputes` (a list); `shading.measured` as `shading`; what
-        `quantities` measured as `quantities`, where it did.
+        `quantities` measured as `quantities`, where it did; entries of `ledger` as `rounds`.
     path : path
         The HTML file.
     """
@@ -126,6 +134,8 @@ def write_page(
             parts.append(region_table(result, scan.get("voxel_size_um")))
         if key == "shading":
             parts.append(shading_table(facts["shading"]))
+        if key == "curves" and facts["rounds"]:
+            parts.append(round_table(facts["rounds"]))
         if key == "quantities":
             parts.append(quantity_table(facts["quantities"]))
         parts.append(picture)
@@ -369,7 +379,9 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
     }
     if truth:
         n = sum(entry["voxels"] for entry in result["truth"])
-        out = f"{left_out['trained_on']:,} voxels with training labels are left out" if left_out["trained_on"] else ""
+        kinds = {"trained_on": "with training labels", "held_out": "of the slices held out"}
+        listed = [f"{left_out[key]:,} {kind}" for key, kind in kinds.items() if left_out.get(key)]
+        out = f"voxels left out: {', '.join(listed)}" if listed else ""
         background = " and ".join(entry["name"] for entry in result["truth"] if entry["background"]) or "no class"
         texts["stages"] = (
             f"Measured on {n:,} voxels with truth{'; ' + out if out else ''}. Accuracy and the means leave out "
@@ -377,7 +389,7 @@ def captions(result: dict[str, Any], plan: dict[str, Any], facts: dict[str, Any]
         )
         texts["trust"] = (
             f"Slice {facts.get('trust')} of {product}, for up to four classes: green was found, red is missed, blue "
-            "is called by the class's name without being of it. Voxels without truth stay grey."
+            "is called by the class's name without being of it. Voxels without truth, and those trained on, stay grey."
         )
         how = {
             "hungarian": "on these voxels, one to one, by the highest sum of IoU",

@@ -51,6 +51,19 @@ def gain_table(result: dict[str, Any]) -> str:
     return _table(rows)
 
 
+def round_table(rounds: list[dict[str, Any]]) -> str:
+    """How the network before a round and its own label the same painted pixels, all of them and the new ones."""
+    head = ["round", "painted pixels", "", "accuracy before", "after", "mean IoU before", "after"]
+    rows = [_row(head, "th")]
+    for entry in rounds:
+        for key, kind in (("all", "all"), ("new", "new, learned by no round before")):
+            if measured := entry.get(key):
+                before, after = measured["before"], measured["after"]
+                pairs = [percent(one and one[k]) for k in ("accuracy", "mean_iou") for one in (before, after)]
+                rows.append(_row([str(entry["round"]), f"{after['painted']:,}", kind, *pairs]))
+    return _table(rows) if len(rows) > 1 else ""
+
+
 def region_table(result: dict[str, Any], voxel: list[float] | None) -> str:
     """Where the network is least certain; `voxel` is the size in µm (z, y, x), where it is known."""
     head = ["least certain regions: slices", "rows (y)", "columns (x)", "mean confidence", "stages disagree"]

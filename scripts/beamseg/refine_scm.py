@@ -103,8 +103,8 @@ def refine_scm(
     mpp : Volume
         MPP's labels, against which the changes are counted.
     user : Volume, optional
-        Labels of the user, 255 where there is none. Labelled pixels bear their label, and the network sees them in the
-        slices around the one that it refines, as MPP did. In the poster it sees raw masks alone.
+        Labels of the user, 255 where there is none. Labelled pixels bear their label, and with `see_labels` the network
+        sees them in the slices around the one that it refines, as MPP did. In the poster it sees raw masks alone.
 
     Returns
     -------
@@ -133,7 +133,8 @@ def refine_scm(
                     labels = predict_block(model, block, where)
                 else:
                     given = read_with_halo(user, start, stop, half)
-                    labels = predict_block(model, block, where, bear_labels(block, given))
+                    around = bear_labels(block, given) if settings["see_labels"] else None
+                    labels = predict_block(model, block, where, around)
                     labels = bear_labels(labels, given[half : half + stop - start])
                 matrix += changes.count_changes(mpp.read(start, stop), labels, model.n_classes)
                 writer.put("labels", start, labels)

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from . import figures, pictures, plots
+from .ledger import ledger
 from .metrics import STAGES, disputed
 from .page import told, write_page
 from .palette import CLASS, CLUSTER, COLOURS, class_ids, member_names, word_of
@@ -77,13 +78,13 @@ def report(
     metrics, scan, plan, classes, histogram : path
         What `evaluate`, `ingest`, `plan`, `pseudo_label` and `histogram` left.
     curves : dict
-        Stage (stage2, stage3) -> CSV with a column `step`.
+        Stage (stage2, stage3) -> CSV with a column `step`; of the rounds beside that of stage 2 the page has a table.
     stages : dict of Volume
         The volumes that `evaluate` was given, under the same names.
     grey : Volume or None
         uint16 grey levels, 0 outside the field of view; None where the scan was archived away.
     truth_slices : path or None
-        The slices of the truth that `evaluate` left (npz: z, truth); the truth itself is opened there alone.
+        The slices of the truth that `evaluate` left (npz: z, truth, left_out); the truth itself is opened there alone.
     confidence : Volume or None
         As given to `evaluate`.
     settings : dict
@@ -151,6 +152,7 @@ def report(
                     stem.parent.mkdir(parents=True, exist_ok=True)
                     figures.save_for_print(figure, stem, settings["figures"])
                     stale -= {stem.with_suffix(f".{kind}") for kind in settings["figures"]}
+        view.facts["rounds"] = ledger(curves["stage2"])
         if quantities is not None:
             view.facts["quantities"] = read_json(quantities)
             images["quantities"] = Path(quantities).with_name("figures") / "quantities.png"
@@ -159,12 +161,13 @@ def report(
         path.unlink()
 
 
-def read_truth(path: str | Path | None) -> dict[int, np.ndarray]:
-    """Slices of the truth that `evaluate` left: z -> values (y, x), uint8."""
+def read_truth(path: str | Path | None) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Slices of the truth that `evaluate` left: z -> values (y, x), uint8, and where they are not measured, bool."""
     if path is None:
         return {}
     with np.load(path) as data:
-        return dict(zip(data["z"].tolist(), data["truth"], strict=True))
+        left_out = data["left_out"] if "left_out" in data else np.zeros(data["truth"].shape, bool)
+        return dict(zip(data["z"].tolist(), zip(data["truth"], left_out, strict=True), strict=True))
 
 
 def curve_panels(table: pd.DataFrame) -> list[tuple[str, dict[str, np.ndarray], np.ndarray]]:
@@ -206,7 +209,7 @@ class View:
         about: dict[str, Any],
         stages: dict[str, Volume],
         grey: Volume,
-        truth: dict[int, np.ndarray],
+        truth: dict[int, tuple[np.ndarray, np.ndarray]],
         settings: dict[str, Any],
     ) -> None:
         self.result, self.stages, self.grey, self.truth, self.settings = result, stages, grey, truth, settings
@@ -222,12 +225,13 @@ class View:
         found = {STAGES[name]: self.to_class[volume.read(z, z + 1)[0]] for name, volume in self.stages.items()}
         if self.result["has_truth"]:
             inside = next(iter(found.values())) != UNLABELLED
-            found["truth"] = np.where(inside, self.truth_ids[self._truth(z)], np.uint8(UNLABELLED))
+            found["truth"] = np.where(inside, self.truth_ids[self._truth(z)[0]], np.uint8(UNLABELLED))
         return found
 
-    def _truth(self, z: int) -> np.ndarray:
-        """Truth values (y, x) of slice z, 255 where there are none."""
-        return self.truth.get(z, np.full(self.grey.shape[1:], UNLABELLED, np.uint8))
+    def _truth(self, z: int) -> tuple[np.ndarray, np.ndarray]:
+        """Truth values (y, x) of slice z, 255 where there are none, and where they are not measured."""
+        plane = self.grey.shape[1:]
+        return self.truth.get(z, (np.full(plane, UNLABELLED, np.uint8), np.zeros(plane, bool)))
 
     def _thin(self, image: np.ndarray) -> np.ndarray:
         return figures.thin(image, self.settings["max_pixels"])
@@ -382,7 +386,8 @@ class View:
                 inside = self.to_class[self.stages[self.product].read(z, z + 1)[0]] != UNLABELLED
                 sure = self._thin(np.where(inside, confidence.read(z, z + 1)[0] / 255, np.nan))
             return pictures.doubt(small, self._thin(apart), sure, **look)
-        truth = self._truth(z).copy()
+        values, left_out = self._truth(z)
+        truth = np.where(left_out, np.uint8(UNLABELLED), values)  # what was trained on is no hit
         to_truth = np.full(256, UNLABELLED, np.uint8)
         for row in self.result["classes"]:
             to_truth[row["clusters"]] = row["truth"]

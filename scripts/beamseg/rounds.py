@@ -10,21 +10,15 @@ from typing import Any
 import numpy as np
 
 from .device import choose
+from .ledger import FOLDER, ledger
 from .losses import SUGGESTED
 from .metrics import iou_matrix
 from .models import load_weights
 from .predict import predict_slices
-from .provenance import atomic_path, read_json, write_json
+from .provenance import atomic_path, write_json
 from .volumes import Volume
 
-FOLDER = "rounds"
 OVERLAP = {"overlap": 0.5}
-
-
-def ledger(weights: Path) -> list[dict[str, Any]]:
-    """Entries of the rounds beside a weights file, the one trained last at the end."""
-    path = weights.parent / FOLDER / "rounds.json"
-    return list(read_json(path)["rounds"]) if path.exists() else []
 
 
 def previous(weights: str | Path, identity: str, pixels: dict[str, np.ndarray]) -> Path | None:
@@ -71,31 +65,37 @@ def agreement(
     weights: str | Path,
     volumes: Sequence[Volume],
     labels: Sequence[Volume],
-    pixels: dict[str, np.ndarray],
+    sets: Sequence[dict[str, np.ndarray]],
     names: Sequence[str],
     n_classes: int,
     device: str,
-) -> dict[str, Any]:
-    """How a network labels some pixels: their number, the share that it gets right, mean IoU of their classes.
+) -> list[dict[str, Any]]:
+    """How a network labels sets of pixels: of each their number, the share that is right, mean IoU of their classes.
 
     Parameters
     ----------
     volumes, labels : sequence of Volume
         uint16 grey levels, and uint8 labels of the scans `names`.
-    pixels : dict
+    sets : sequence of dict
         Of them, which; see `painted_pixels`.
     """
     compute = choose(device)
     model, meta = load_weights(weights, compute.device)
-    counts = np.zeros((n_classes, n_classes), np.int64)
-    for key, seen in pixels.items():
+    counts = np.zeros((len(sets), n_classes, n_classes), np.int64)
+    for key in sorted({key for pixels in sets for key in pixels}):
         name, _, z = key.rpartition(":")
         volume, label = (given[list(names).index(name)] for given in (volumes, labels))
         painted = label.read(int(z), int(z) + 1)[0]
         slices = predict_slices(model, volume, int(z), int(z) + 1, OVERLAP, compute, meta["crop"], meta["in_channels"])
         found = next(iter(slices))[1]
-        pairs = found[seen].astype(np.int64) * n_classes + painted[seen]
-        counts += np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+        for own, pixels in zip(counts, sets, strict=True):
+            if key in pixels:
+                pairs = found[pixels[key]].astype(np.int64) * n_classes + painted[pixels[key]]
+                own += np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+    return [_measured(own) for own in counts]
+
+
+def _measured(counts: np.ndarray) -> dict[str, Any]:
     present = counts.sum(axis=0) > 0
     right = float(np.trace(counts) / max(1, counts.sum()))
     mean_iou = float(np.diag(iou_matrix(counts))[present].mean()) if present.any() else 0.0
@@ -113,9 +113,10 @@ def keep_round(
 ) -> dict[str, Any]:
     """Copy the weights into `rounds/` and note how well painted pixels are labelled, before and after.
 
-    Before is by the round that this one began with (see `previous`), on pixels that no other round had painted; where
-    these were prefilled, what the user left as it was counts as right. None without such a round or pixels. After is
-    by this round, on all that is painted, which it was trained on. Labels that come back keep their number.
+    Before is by the round that this one began with (see `previous`), None without one, and after by this round; each on
+    `all` that is painted, and on what is `new`, painted in no other round (None where nothing is). Before, of the new
+    ones alone, is of pixels that the network had not learned, and where these were prefilled what the user left as it
+    was counts as right; after is of pixels that were trained on. Labels that come back keep their number.
 
     Parameters
     ----------
@@ -132,15 +133,22 @@ def keep_round(
     number = of_labels.get(identity, 1 + max(of_labels.values(), default=0))
 
     pixels = painted_pixels(names, labels)
-    last, before = previous(weights, identity, pixels), None
-    if last is not None and load_weights(last)[1]["n_classes"] == n_classes:
-        new = dict(pixels)
-        for path in (folder / entry["painted"] for entry in entries):
-            with np.load(path) as known:
-                new |= {key: new[key] & ~known[key] for key in new.keys() & set(known.files)}
-        new = {key: seen for key, seen in new.items() if seen.any()}
-        before = agreement(last, volumes, labels, new, names, n_classes, device) if new else None
-    after = agreement(weights, volumes, labels, pixels, names, n_classes, device)
+    new = dict(pixels)
+    for path in (folder / entry["painted"] for entry in entries):
+        with np.load(path) as known:
+            new |= {key: new[key] & ~known[key] for key in new.keys() & set(known.files)}
+    new = {key: seen for key, seen in new.items() if seen.any()}
+    last = previous(weights, identity, pixels)
+    if last is not None and load_weights(last)[1]["n_classes"] != n_classes:
+        last = None
+    rest = (volumes, labels, [pixels, new], names, n_classes, device)
+    after = agreement(weights, *rest)
+    before = [None, None] if last is None else agreement(last, *rest)
+    measured: dict[str, Any] = {
+        key: {"before": b, "after": a} for key, b, a in zip(("all", "new"), before, after, strict=True)
+    }
+    if not new or last is None:
+        measured["new"] = None
 
     with atomic_path(folder / f"{number}.safetensors") as temporary:
         shutil.copyfile(weights, temporary)
@@ -148,16 +156,6 @@ def keep_round(
     with atomic_path(folder / f"{number}.npz") as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **kept)
     entry = {"round": number, "identity": identity, "weights": f"{number}.safetensors", "painted": f"{number}.npz"}
-    entry |= {"before": before, "after": after}
+    entry |= measured
     write_json(folder / "rounds.json", {"rounds": [*entries, entry]})
     return entry
-
-
-def described(entry: dict[str, Any]) -> str:
-    """A line for the log."""
-    before, after = entry["before"], entry["after"]
-    was = ""
-    if before is not None:
-        was = f"; of the {before['painted']} new ones the round before had labelled {before['accuracy']:.1%} alike"
-        was += f", mean IoU {before['mean_iou']:.3f}"
-    return f"round {entry['round']}: mean IoU {after['mean_iou']:.3f} on all {after['painted']} painted pixels{was}"

@@ -14,6 +14,7 @@ from .config import PHANTOM, Run
 from .ended import records_of
 from .evaluate import stage_table
 from .job import alive
+from .ledger import described, ledger
 from .metrics import frame_line
 from .overview import verdicts_beside, write_overview
 from .provenance import atomic_path, read_json
@@ -147,6 +148,11 @@ def _warnings(folder: Path, beside: dict[str, Path]) -> str:
     return " ".join(text for kind, _, text in found if kind in ("bad", "warn"))
 
 
+def _trained(runs: Runs, name: str, results: Path) -> Path:
+    """Weights that the group of a run trained, or would have trained had it no bundle."""
+    return results / "groups" / runs.owner("train", name) / "stage2.safetensors"
+
+
 def conclude_runs(runs: Runs, *, failed: bool, results: Path = Path("results")) -> None:
     """Write `results/summary.csv` and `results/index.html`, and print how every run ended and what it measured."""
     beside = {name: _files_beside(runs, name, results) for name in runs.runs}
@@ -163,6 +169,8 @@ def conclude_runs(runs: Runs, *, failed: bool, results: Path = Path("results")) 
         path = results / row["sample"] / "metrics.json"
         found = frame_line(read_json(path)) if is_images(runs.runs[row["sample"]]) else stage_table(read_json(path))
         print(f"\n{row['sample']}\n{found}", file=out)
+        for entry in [] if is_images(runs.runs[row["sample"]]) else ledger(_trained(runs, row["sample"], results)):
+            print(described(entry), file=out)
         print(f"report: {results / row['sample'] / 'report.html'}", file=out)
     _print_drift(runs, results, out)
     if failed or len(rows) > 1:

@@ -118,11 +118,16 @@ def train_contrastive(
     pieces = Pieces(crops.batch)
 
     def embed(
-        step: int, images: torch.Tensor, inside: torch.Tensor, target: torch.Tensor, parts: list[slice]
+        step: int,
+        images: torch.Tensor,
+        inside: torch.Tensor,
+        target: torch.Tensor,
+        source: np.ndarray,
+        parts: list[slice],
     ) -> Measured:
         model.zero_grad(set_to_none=True)
         seed_torch(seed, step)
-        found = contrast(model.body.train(), images, inside, target, own, seed, step, compute, parts)
+        found = contrast(model.body.train(), images, inside, target, own, seed, step, compute, parts, source)
         loss = sum((total / count.clamp(min=1) for total, count in found.values()), torch.zeros(()))
         if loss.requires_grad:  # no pixel may have had a partner
             scaler.scale(loss).backward()
@@ -154,7 +159,8 @@ def train_contrastive(
             if step < embedding_steps:
                 optimizer = body_optimizer
                 lr = learning_rate(step, embedding_steps, settings["lr"])
-                measured = pieces.run(len(images), partial(embed, step, images, inside, target))
+                source = augment.apply_geometry(torch.from_numpy(crops.sources(step)), which).numpy()
+                measured = pieces.run(len(images), partial(embed, step, images, inside, target, source))
             else:
                 optimizer = head_optimizer
                 lr = learning_rate(step - embedding_steps, own["classifier_steps"], own["classifier_lr"])
@@ -198,8 +204,11 @@ def contrast(
     step: int,
     compute: Compute,
     parts: Sequence[slice] = WHOLE,
+    source: np.ndarray | None = None,
 ) -> Measured:
     """Sum and count of each loss that `settings` names, over samples of the pixels of a batch.
+
+    `source` says which pixel of the scan each pixel of the crops is, see `contrastive.draw_partners`.
 
     In several `parts` of the crops, what the sums were computed from is not kept but computed again, a part at a time,
     for the backward pass (gradient caching, Gao et al. 2021); the result is the same up to floating point.
@@ -210,7 +219,8 @@ def contrast(
     pixels: list[np.ndarray] = []
     if "supervised" in settings["losses"]:
         painted = target.masked_fill(target >= SUGGESTED, UNLABELLED).cpu().numpy()
-        partners = [*contrastive.draw_partners(painted, settings["pixels"], settings["partners"], rng)]
+        wanted = (settings["pixels"], settings["partners"], rng, settings["anchors"], source)
+        partners = [*contrastive.draw_partners(painted, *wanted)]
     if "self_supervised" in settings["losses"]:
         middle = inside[:, inside.shape[1] // 2].cpu().numpy()
         pixels = contrastive.draw_pixels(middle, settings["pixels"], rng)

@@ -49,12 +49,13 @@ class MaskCrops:
     labels : sequence of Volume or None
         The user's labels, 255 unlabelled.
     labelled : list of (volume, z)
-        See `labelled_slices`. Where there are any, every second crop of a batch holds a labelled pixel. Of a volume
-        with labels, the masks around the middle one bear them, as `refine_scm` shows them to the network; in half of
-        the crops they do not, since a network is used on scans without labels too.
+        See `labelled_slices`. Where there are any, every second crop of a batch holds a labelled pixel.
     n_slices, size, reach : int
         Masks of a stack; pixels of a crop; pixels around it that the network needs.
     seed : int
+    see_labels : bool
+        Of a volume with labels, the masks around the middle one bear them, as `refine_scm` shows them to the network;
+        in half of the crops they do not, since a network is used on scans without labels too. False: in none.
     """
 
     raw: Sequence[Volume]
@@ -65,6 +66,7 @@ class MaskCrops:
     size: int
     reach: int
     seed: int
+    see_labels: bool = True
 
     def crop(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Masks (n_slices, size + 2·reach, size + 2·reach), target and user's labels (size, size), all uint8."""
@@ -86,7 +88,7 @@ class MaskCrops:
         user = np.full_like(target, UNLABELLED)
         if labels is not None:
             user = read_window(labels, z, z + 1, y0, x0, self.size)[0]
-            if rng.integers(2):
+            if self.see_labels and rng.integers(2):
                 middle = masks[half].copy()
                 masks = read_window(LabelledVolume(raw, labels), z - half, z + half + 1, *place)
                 masks[half] = middle
@@ -203,6 +205,7 @@ def train_scm(
         size=int(settings["crop"]),
         reach=scm.SCM.reach,
         seed=seed,
+        see_labels=settings["see_labels"],
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
