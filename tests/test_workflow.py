@@ -83,11 +83,8 @@ def test_a_changed_scan_runs_everything_below(finished):
     time.sleep(1.1)
     with h5py.File(finished.folder / "results" / "a" / "phantom.h5", "r+") as file:
         file["exchange/data"][3, 40:50, 40:50] *= 1.5
-    rules = finished.rules("-n")
-    assert "ingest" in rules
-    rules = finished.rules()
-    assert rules[:2] == ["ingest", "histogram"]
-    assert {"train", "segment", "report"} <= set(rules)
+    assert finished.rules("--until", "ingest") == ["ingest"]
+    assert {"histogram", "train", "segment", "report"} <= set(finished.rules("-n"))
 
 
 def test_an_edited_refinement_key_retrains_nothing(finished):
@@ -168,27 +165,26 @@ def slab_labels(path):
         return file["labels"][:]
 
 
-def test_layout_of_jobs_changes_no_label(done, tmp_path):
-    """Three parts, slabs of eight slices, no cache: the arrays are those of one part and deeper slabs."""
+def test_layout_of_jobs_and_the_truth_change_no_label(done, tmp_path):
+    """A copy of the scan in three parts, slabs of eight slices, no cache, then without its truth: the same arrays."""
+    for name in ("phantom.h5", "phantom_truth.h5"):
+        shutil.copyfile(done.folder / "results" / "a" / name, tmp_path / name)
     config = edited(parts=3, slab_depth=8, normalize={"materialize": "never"})
-    other = Workflow(tmp_path, config)
+    table = "sample\tpath\ttruth\na\t../phantom.h5\t../phantom_truth.h5\n"
+    other = Workflow(tmp_path, config, table)
     other.run()
-    exported = [w.digests()["export"] for w in (done, other)]
-    assert exported[0] == exported[1]
+    assert other.digests()["export"] == done.digests()["export"]
     measured = [w.folder / "results" / "a" / "metrics.json" for w in (done, other)]
     assert read_json(measured[0]) == read_json(measured[1])
     assert len(list((tmp_path / "results" / "a" / "count").iterdir())) == 3
     manifests = sorted(p.name for p in (tmp_path / "results" / "a" / "refine_mpp").glob("*.json"))
     assert manifests == ["1-of-3.json", "2-of-3.json", "3-of-3.json"]
 
-
-def test_truth_removed_and_a_copied_scan_give_the_same_labels(done, tmp_path):
-    scan = tmp_path / "raw.h5"
-    shutil.copyfile(done.folder / "results" / "a" / "phantom.h5", scan)
-    workflow = Workflow(tmp_path, table=f"sample\tpath\na\t{scan}\n")
-    workflow.run()
-    assert workflow.digests() == done.digests()
-    assert not read_json(tmp_path / "results" / "a" / "metrics.json")["has_truth"]
+    arrays = other.digests()
+    (tmp_path / "config" / "samples.tsv").write_text("sample\tpath\na\t../phantom.h5\n")
+    assert set(other.rules()) <= EVALUATION | {"count"}
+    assert not read_json(measured[1])["has_truth"]
+    assert other.digests() == arrays
 
 
 def test_runs_that_differ_in_stage_3_share_one_training(tmp_path):
