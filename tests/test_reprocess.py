@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 
+import h5py
+import numpy as np
 import pytest
 
 from beamseg.provenance import read_json
 from beamseg.record import repeat
+from beamseg.slabs import SlabVolume
 from workflow import TINY, Workflow, jobs_of
 
 pytestmark = pytest.mark.slow
@@ -39,6 +42,37 @@ def test_a_bundle_segments_another_scan_without_training(trained, tmp_path):
     assert found["weights"]["stage2"] == read_json(bundle / "bundle.json")["files"]["model.safetensors"]
     assert found["settings"]["model"]["n_slices"] == 7
     assert workflow.rules() == []
+
+
+def test_a_bundle_is_adapted_to_a_scan_of_another_grey_scale(trained, tmp_path):
+    """The trained scan again, in other units: by its own range it is what it was, and stage 3 goes on from there."""
+    scan = tmp_path / "units.h5"
+    shutil.copyfile(trained.folder / "results" / "a" / "phantom.h5", scan)
+    with h5py.File(scan, "r+") as file:
+        datasets: list[h5py.Dataset] = []
+        file.visititems(lambda _, item: datasets.append(item) if getattr(item, "ndim", 0) == 3 else None)
+        (voxels,) = datasets
+        voxels[...] = 1000 * voxels[...] + 50
+    bundle = trained.folder / "results" / "groups" / "g" / "bundle"
+    header = "sample\tpath\tbundle\tapply.range\tapply.adapt\tapply.adapt_steps"
+    rows = [header, f"own\t{scan}\t{bundle}\town\tfalse\t", f"adapted\t{scan}\t{bundle}\town\ttrue\t8"]
+    workflow = Workflow(tmp_path / "run", table="\n".join(rows) + "\n")
+    rules = workflow.rules()
+    assert not {"pseudo_label", "train", "train_scm"} & set(rules)
+    assert (rules.count("plan"), rules.count("self_correct"), rules.count("bundle")) == (2, 1, 1)
+
+    results = workflow.folder / "results"
+    before, *after = (
+        SlabVolume([run / "segment" / "stage2" / "1-of-1.json"], "labels").read(0, 32)
+        for run in (trained.folder / "results" / "a", results / "own", results / "adapted")
+    )
+    assert [np.mean(labels == before) > 0.99 for labels in after] == [True, True]
+    made, given = (read_json(path / "bundle.json") for path in (results / "groups" / "adapted" / "bundle", bundle))
+    assert made["settings"].keys() == given["settings"].keys()
+    assert read_json(results / "groups" / "adapted" / "verdict.json")["use"] in ("stage2", "stage3")
+    # What the adapted run leaves segments a third scan as any bundle does.
+    third = f"sample\tpath\tbundle\nc\t{scan}\t{results / 'groups' / 'adapted' / 'bundle'}\n"
+    assert not {"plan", "self_correct"} & set(Workflow(tmp_path / "third", table=third).rules())
 
 
 def test_scan_301_of_a_group_is_computed_alone(trained, tmp_path):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cluster import Cluster, missing, wait_until
@@ -72,11 +73,12 @@ def output_of(workflow: Workflow) -> str:
 
 
 def gpus_asked(cluster: Cluster, folder: Path) -> dict[str, set[str]]:
-    """What the Slurm jobs of each rule asked of GPUs; empty text for none."""
+    """What the Slurm jobs of each rule asked of GPUs, for the job or per node; empty text for none."""
     asked: dict[str, set[str]] = {}
     for fields in cluster.jobs(folder).values():
         rule = fields["Comment"].removeprefix("rule_").partition("_wildcards")[0]
-        asked.setdefault(rule, set()).add(fields.get("TresPerJob", "").replace("gres:", "gres/"))  # as of Slurm 22
+        words = fields.get("TresPerJob", "") + fields.get("TresPerNode", "")
+        asked.setdefault(rule, set()).add(words.replace("gres:", "gres/"))  # as of Slurm 22
     return asked
 
 
@@ -95,6 +97,27 @@ def test_a_rule_without_gpu_gets_none(cluster: Cluster, done: Workflow, copied: 
     copied.run(STAGES["export"][0][0])
     assert gpus_asked(cluster, copied.folder) == {"export": {""}}
     assert contents(copied) == contents(done)
+
+
+def test_the_profile_alone_names_gpu_models_gres_and_several_gpus(
+    cluster: Cluster, done: Workflow, copied: OnSlurm
+) -> None:
+    """A `gres` in place of `gpu`, and a model of GPU for a training on two, which no PyTorch can use here."""
+    profile = yaml.safe_load((PROFILES / "slurm" / "config.yaml").read_text())
+    profile["set-resources"] = {"segment": {"gpu": 0, "gres": "'gpu:fake:1'"}, "train": {"gpu_model": "fake"}}
+    own = copied.folder / "profile"
+    own.mkdir()
+    (own / "config.yaml").write_text(yaml.safe_dump(profile))
+    copied.options = tuple(str(own) if word == str(PROFILES / "slurm") else word for word in OnSlurm.options)
+    remove(copied, ["segment_stage2"])
+    copied.run(STAGES["segment_stage2"][0][0])
+    assert contents(copied) == contents(done)
+    copied.write({**copied.config, "gpus": 2})
+    remove(copied, ["train"])
+    copied.run("--retries", "0", STAGES["train"][0][0], fails=True)
+    assert gpus_asked(cluster, copied.folder) == {"segment": {"gres/gpu:fake:1"}, "train": {"gres/gpu:fake:2"}}
+    log = (copied.folder / "logs" / "groups" / "a" / "train.log").read_text()
+    assert "2, and no GPU that PyTorch can use" in log
 
 
 def interrupted(stage: str, workflow: OnSlurm) -> tuple[subprocess.Popen[bytes], dict]:
