@@ -169,12 +169,19 @@ def test_near_its_time_limit_a_training_saves_its_state_and_goes_on(
     cluster: Cluster, done: Workflow, copied: OnSlurm
 ) -> None:
     """What Slurm sends two minutes before the limit reaches the script: the step's processes get SIGTERM."""
-    # Long enough that it cannot be at its last step when it is stopped.
-    config = {**copied.config, "train": {**copied.config["train"], "steps": 80}}
+    # Long enough for a line of progress, and no state but the one that the signal asks for.
+    config = {**copied.config, "train": {**copied.config["train"], "steps": 300, "checkpoint_s": 3600}}
     copied.write(config)
+    remove(copied, ["train"])
+    target, log = STAGES["train"][0][0], copied.folder / "logs" / "groups" / "a" / "train.log"
+    log.unlink()
     begin = time.monotonic()
-    snakemake, entry = interrupted("train", copied)
-    (copied.folder / GROUP / ".stage2.resume.pt").unlink()
+    snakemake = start(copied, target)
+    wait_until(lambda: log.exists() and " steps (" in log.read_text(), "the training is at work", 300)
+    entry = read_json(record_of("train", copied))
+    os.kill(entry["pid"], signal.SIGSTOP)
+    state = copied.folder / GROUP / ".stage2.resume.pt"
+    assert not state.exists()
     # Whole minutes from the start of the job; between two and three are left.
     limit = math.ceil((time.monotonic() - begin) / 60) + 2
     subprocess.run(["scontrol", "update", f"JobId={entry['slurm_job']}", f"TimeLimit={limit}"], check=True)
@@ -184,13 +191,13 @@ def test_near_its_time_limit_a_training_saves_its_state_and_goes_on(
         os.kill(entry["pid"], signal.SIGCONT)
     wait_until(lambda: not alive(entry), "the job ends", 60)
     assert cluster.jobs(copied.folder)[entry["slurm_job"]]["JobState"] != "TIMEOUT"
-    assert (copied.folder / GROUP / ".stage2.resume.pt").exists()
-    assert not (copied.folder / STAGES["train"][0][0]).exists()
+    assert state.exists()
+    assert not (copied.folder / target).exists()
     assert snakemake.wait(400) == 0, output_of(copied)
-    weights = (copied.folder / STAGES["train"][0][0]).read_bytes()
+    weights = (copied.folder / target).read_bytes()
     remove(copied, ["train"])
-    Workflow(copied.folder, config).run(STAGES["train"][0][0])
-    assert (copied.folder / STAGES["train"][0][0]).read_bytes() == weights
+    Workflow(copied.folder, config).run(target)
+    assert (copied.folder / target).read_bytes() == weights
 
 
 def is_told_to_end(pid: int) -> bool:
