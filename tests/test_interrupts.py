@@ -287,7 +287,8 @@ def killed_at(
     for _ in range(5):  # a short job may end in the moment in which it is found
         order, path = list(EVERY), record_of(stage, workflow)
         if path.exists() and read_json(path)["state"] == "done":
-            remove(workflow, [stage])
+            # What later stages have left too: Snakemake asks for no file between two that are there.
+            remove(workflow, order[order.index(stage) :])
             later = {workflow.folder / name for each in order[order.index(stage) :] for name in EVERY[each][0]}
             before = apart_from(before, later)
         path.unlink(missing_ok=True)
@@ -467,7 +468,7 @@ def test_summary_leaves_out_records_that_the_configuration_no_longer_asks_for(tm
     failed = {"state": "failed", "cause": "old", "remedy": "none"}
     for name in ("a/segment/stage2/1-of-3", "a/segment/stage3/1-of-2", "groups/a/self_correct", "a/refine_scm/1-of-2"):
         write_json(logs / f"{name}.log.json", entry_of(1, log=f"logs/{name}.log", **failed))
-    for name in ("labels.json", "report.html"):
+    for name in ("labels.json", "metrics.json", "report.html"):
         write_json(results / "a" / name, {})
     assert run_state(runs, "a", results, logs)["state"] == "done"
     name = "a/segment/stage2/2-of-2"
@@ -482,10 +483,14 @@ def test_summary_does_not_call_done_what_has_lost_its_output(tmp_path):
     runs = Runs(load_runs(workflow.folder, BASEDIR)[0])
     weights = "results/groups/a/stage2.safetensors"
     write_json(tmp_path / "logs/groups/a/train.log.json", entry_of(1, state="done", outputs=[weights]))
-    for name in ("labels.json", "report.html"):
+    for name in ("labels.json", "metrics.json", "report.html"):
         write_json(tmp_path / "results" / "a" / name, {})
+    (tmp_path / weights).parent.mkdir(parents=True)
     row = run_state(runs, "a", tmp_path / "results", tmp_path / "logs")
     assert (row["stage"], row["state"]) == ("train", "not finished")
     assert re.match(f"{weights} is not there", row["cause"])
     write_json(tmp_path / weights, {})
+    assert run_state(runs, "a", tmp_path / "results", tmp_path / "logs")["state"] == "done"
+    # A folder that was archived as a whole has been finished.
+    shutil.rmtree((tmp_path / weights).parent)
     assert run_state(runs, "a", tmp_path / "results", tmp_path / "logs")["state"] == "done"

@@ -55,23 +55,19 @@ def test_a_bundle_is_adapted_to_a_scan_of_another_grey_scale(trained, tmp_path):
         voxels[...] = 1000 * voxels[...] + 50
     bundle = trained.folder / "results" / "groups" / "g" / "bundle"
     header = "sample\tpath\tbundle\tapply.range\tapply.adapt\tapply.adapt_steps"
-    rows = [header, f"own\t{scan}\t{bundle}\town\tfalse\t", f"adapted\t{scan}\t{bundle}\town\ttrue\t8"]
-    workflow = Workflow(tmp_path / "run", table="\n".join(rows) + "\n")
+    workflow = Workflow(tmp_path / "run", table=f"{header}\nb\t{scan}\t{bundle}\town\ttrue\t6\n")
     rules = workflow.rules()
     assert not {"pseudo_label", "train", "train_scm"} & set(rules)
-    assert (rules.count("plan"), rules.count("self_correct"), rules.count("bundle")) == (2, 1, 1)
-
+    assert {"plan", "self_correct", "bundle"} <= set(rules)
     results = workflow.folder / "results"
-    before, *after = (
+    before, after = (
         SlabVolume([run / "segment" / "stage2" / "1-of-1.json"], "labels").read(0, 32)
-        for run in (trained.folder / "results" / "a", results / "own", results / "adapted")
+        for run in (trained.folder / "results" / "a", results / "b")
     )
-    assert [np.mean(labels == before) > 0.99 for labels in after] == [True, True]
-    made, given = (read_json(path / "bundle.json") for path in (results / "groups" / "adapted" / "bundle", bundle))
-    assert made["settings"].keys() == given["settings"].keys()
-    assert read_json(results / "groups" / "adapted" / "verdict.json")["use"] in ("stage2", "stage3")
+    assert np.mean(before == after) > 0.99
+    assert read_json(results / "groups" / "b" / "verdict.json")["use"] in ("stage2", "stage3")
     # What the adapted run leaves segments a third scan as any bundle does.
-    third = f"sample\tpath\tbundle\nc\t{scan}\t{results / 'groups' / 'adapted' / 'bundle'}\n"
+    third = f"sample\tpath\tbundle\nc\t{scan}\t{results / 'groups' / 'b' / 'bundle'}\n"
     assert not {"plan", "self_correct"} & set(Workflow(tmp_path / "third", table=third).rules())
 
 

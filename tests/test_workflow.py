@@ -283,6 +283,11 @@ def test_new_keys_at_their_default_recompute_nothing_where_a_sample_s_code_is_fr
     assert "simulate" in upgraded.rules("-n")
 
 
+def test_metrics_that_were_removed_are_made_again(finished):
+    (finished.folder / "results" / "a" / "metrics.json").unlink()
+    assert finished.rules("-n")[0] == "evaluate"
+
+
 def test_gpus_asked_twice_are_refused_before_anything_runs(tmp_path):
     workflow = Workflow(tmp_path)
     twice = ("-n", "--set-resources", "train:gres='gpu:a100:1'")

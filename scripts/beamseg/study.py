@@ -91,7 +91,7 @@ def run_study(
     products = [
         f"results/{name}/{product}"
         for name, run in runs.items()
-        for product in ("report.html", "geometry.csv" if is_images(run) else "labels.json")
+        for product in ("report.html", "metrics.json", "geometry.csv" if is_images(run) else "labels.json")
     ]
     line = command(folder, basedir, profile, cores)
     if at_once > 1:

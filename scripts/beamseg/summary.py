@@ -41,7 +41,11 @@ def run_state(runs: Runs, name: str, results: Path = Path("results"), logs: Path
             if entry["state"] != "done":
                 return row | {"stage": stage} | _unfinished(entry)
             row["stage"] = stage
-            lost = [path for path in entry.get("outputs", []) if not (results.parent / path).exists()]
+            top = results.parent
+            # A job that was started again and died leaves its folder; one that is gone as a whole was archived.
+            lost = [
+                path for path in entry.get("outputs", []) if not (top / path).exists() and (top / path).parent.exists()
+            ]
             if lost:
                 return row | {
                     "state": "not finished",
@@ -50,7 +54,7 @@ def run_state(runs: Runs, name: str, results: Path = Path("results"), logs: Path
                     "log": entry["log"],
                 }
     product = "geometry.csv" if is_images(runs.runs[name]) else "labels.json"
-    if not (results / name / product).exists() or not (results / name / "report.html").exists():
+    if not all((results / name / each).exists() for each in (product, "metrics.json", "report.html")):
         return row | {"state": "not finished", "remedy": "run the same command again"}
     return row
 

@@ -707,9 +707,11 @@ def final_outputs():
                 f"results/{run.name}/provenance.json",
             ]
             continue
+        # The report alone would do, but a file that was removed is made again only if it is asked for.
         outputs += [
             f"results/{run.name}/report.html",
             f"results/{run.name}/labels.json",
+            f"results/{run.name}/metrics.json",
             f"results/{run.name}/provenance.json",
         ]
         if not run.get("bundle") or run.get("apply.adapt"):
