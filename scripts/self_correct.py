@@ -37,6 +37,5 @@ if __name__ == "__main__":
             mem_budget_mb=params.mem_budget_mb,
             identity=identity("self_correct", params.code, inputs),
             labels=labels,
-            sparse=source == "pixels",
-            clustered=source == "clusters",
+            label_source=source,
         )

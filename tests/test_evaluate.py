@@ -383,6 +383,27 @@ def test_a_class_that_nearly_vanishes_is_named_and_a_rare_one_is_not() -> None:
     assert lost_classes(fractions) == {"stage2": ["b"], "mpp": ["thin"]}
 
 
+def test_a_class_that_lost_what_was_false_in_it_is_not_called_lost(tmp_path: Path) -> None:
+    truth = np.zeros((1, 10, 10), np.uint8)
+    truth[0, 0] = 1
+    truth[0, 1, :2] = 2
+    first = truth.copy()
+    first[0, 2:5] = 2  # 32 voxels for 2
+    mended, gone = truth.copy(), truth.copy()
+    gone[0, 1] = 0
+    labels = {"pseudo_labels": first, "stage2": mended, "stage3": gone}
+    result = run(tmp_path, labels, truth=truth, n_clusters=3)
+    assert result["lost_classes"] == {"stage2": [], "stage3": ["cluster 2"]}
+    assert result["product"]["reason"].endswith("it has lost cluster 2")
+    # Without a truth nobody knows; of two clusters of one phase the one too many has gone.
+    assert run(tmp_path, labels, n_clusters=3)["lost_classes"] == {"stage2": ["cluster 2"], "stage3": ["cluster 2"]}
+    split = np.where(truth == 2, 0, truth)
+    split[0, 5:8] = 2
+    result = run(tmp_path, {"pseudo_labels": split, "stage2": split % 2}, truth=truth % 2, n_clusters=3)
+    assert result["matching"]["map"]["cluster 2"] == result["matching"]["map"]["cluster 0"]
+    assert result["lost_classes"] == {"stage2": ["cluster 2"]}
+
+
 def test_a_network_of_the_user_s_classes_is_measured_by_their_numbers(tmp_path: Path) -> None:
     truth = np.array([[[0, 0, 0, 1, 1, 1]]], np.uint8)
     wrong = 1 - truth  # matching by overlap would call it perfect

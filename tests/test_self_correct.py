@@ -20,7 +20,7 @@ from beamseg.models import load_weights
 from beamseg.provenance import read_json
 from beamseg.self_correct import Confidence, anchored, follow, judge
 from beamseg.volumes import ArrayVolume
-from beamseg.watch import Watch, class_ious, implied_rates, local_spread, mean_iou, within_margin
+from beamseg.watch import Watch, class_ious, class_recalls, implied_rates, local_spread, mean_iou, within_margin
 
 FIXED = {"kind": "fixed", "threshold": 0.8, "quantile": 0.5, "align": False}
 
@@ -175,9 +175,46 @@ def test_shares_as_near_as_the_mixture_itself_is_right_are_not_questioned(watch:
 
 
 def test_the_watch_speaks_of_classes_where_the_user_gave_them(watch: Watch) -> None:
-    watch.clustered = False
-    found = {"rates": [0.98, 0.02, 0.0, 0.0]}
+    watch.word = "class"
+    found = {"rates": [0.98, 0.02, 0.0, 0.0], "agreement": 0.9}
     assert watch.failure(found) == "class 1 fell from 9.9% to 2.0% of the pixels"
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({}, None),
+        ({"labelled_recall": [0.79, 0.56, 1.0, 1.0]}, None),
+        (
+            {"labelled_recall": [0.9, 0.5, 1.0, 1.0]},
+            "of the painted pixels of class 1 50% are found, stage 2 found 70%",
+        ),
+        ({"unexplained": 0.2}, None),
+        ({"unexplained": 0.201}, "labels leave 20.1% of the local contrast unexplained, those of stage 2 20.0%"),
+        ({"agreement": 0.5}, "only 50% of the pixels agree with stage 2"),
+    ],
+)
+def test_where_pixels_are_painted_they_say_whether_a_class_is_kept(
+    watch: Watch, change: dict[str, object], wanted: str | None
+) -> None:
+    """Neither shares nor agreement by class do, nor pixels that stage 2 learned by heart."""
+    watch.painted = True
+    watch.start["labelled_recall"] = [0.9, 0.7, 0.0, 1.0]
+    found = {
+        "rates": [0.99, 0.005, 0.004, 0.001],
+        "agreement": 0.9,
+        "class_agreement": [0.9, 0.1, 0.1, 0.1],
+        "unexplained": 0.19,
+        "labelled": 0.8,
+        "labelled_recall": [0.9, 0.6, 0.0, 1.0],
+        **change,
+    }
+    assert watch.failure(found) == wanted
+
+
+def test_recall_by_class() -> None:
+    found, given = np.array([0, 1, 1, 2, 2], np.uint8), np.array([0, 0, 1, 1, 1], np.uint8)
+    assert class_recalls(found, given, 3) == [1 / 2, 1 / 3, 1.0]
 
 
 def test_without_a_gain_stage_2_stays_and_nothing_has_failed(watch: Watch) -> None:
@@ -213,7 +250,7 @@ def test_the_shares_that_grey_levels_imply_are_measured_of_clusters_alone(stage2
     arguments = (model, [ArrayVolume(grey)], meta, case.section("self_correct"), 0, choose("cpu"))
     start = Watch.of(*arguments).start
     assert 0 <= start["rates_off"] < 0.1
-    assert "rates_off" not in Watch.of(*arguments, clustered=False).start
+    assert "rates_off" not in Watch.of(*arguments, label_source="slices").start
     nothing = (model, [ArrayVolume(np.zeros_like(grey))], *arguments[2:])
     assert "rates_off" not in Watch.of(*nothing).start
 
@@ -242,6 +279,11 @@ def test_the_watch_measures_the_user_s_labels(stage2: Path) -> None:
     ]
     assert 0 < taught.mean() < 1
     assert watch.start["labelled"] == pytest.approx(np.mean(iou), abs=1e-5)
+    recalls = [(said == c)[watch.given == c].mean() for c in range(len(iou))]
+    assert watch.start["labelled_recall"] == pytest.approx(recalls, abs=1e-5)
+    assert not watch.painted
+    assert Watch.of(model, volumes, *how, [ArrayVolume(labels)], [(0, 2)], label_source="pixels").painted
+    assert not Watch.of(model, volumes, *how, label_source="pixels").painted  # a scan that has no labels of its own
     assert "labelled" not in Watch.of(model, volumes, *how).start
 
 
@@ -298,7 +340,7 @@ def test_of_a_few_painted_pixels_every_labelled_crop_holds_one(stage2: Path, tmp
     labels = np.full((6, 40, 40), 255, np.uint8)
     labels[4, 18:22, 1] = 1  # at the left border, where a crop of 32 pixels at random reaches two times in nine
     case.run_self_correct(
-        tmp_path, stage2, labels=labels, sparse=True, log_every=1, confidence={**FIXED, "threshold": 1.01}
+        tmp_path, stage2, labels=labels, label_source="pixels", log_every=1, confidence={**FIXED, "threshold": 1.01}
     )
     curves = pd.read_csv(tmp_path / "self_correct.csv")
     assert len(curves) == 8

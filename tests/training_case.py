@@ -79,7 +79,7 @@ def run_self_correct(
     start: Path,
     volume: ArrayVolume | None = None,
     labels: np.ndarray | None = None,
-    sparse: bool = False,
+    label_source: str = "clusters",
     **changes: Any,
 ) -> dict[str, Any]:
     """Stage 3 of the small case; returns the verdict."""
@@ -96,7 +96,7 @@ def run_self_correct(
         device="cpu",
         mem_budget_mb=0,
         labels=None if labels is None else [ArrayVolume(labels)],
-        sparse=sparse,
+        label_source=label_source,
     )
 
 

@@ -128,6 +128,9 @@ def evaluate(
         result["warnings"] = list(getattr(truth, "warnings", []))
         if word == CLASS and not by_name:
             result["warnings"] += _other_numbers(result["truth"], table)
+        _found_again(result)
+    if lost := result["lost_classes"].get(product["stage"]):
+        product["reason"] += f"; it has lost {', '.join(lost)}"
     if out_truth is not None:
         _write_truth(result, truth, training_labels, shape, out_truth)
     _write_csv(result, out_csv)
@@ -246,6 +249,23 @@ def lost_classes(fractions: dict[str, dict[str, float | None]]) -> dict[str, lis
     }
 
 
+def _found_again(result: dict[str, Any]) -> None:
+    """Take back what `lost_classes` says of a class that the truth knows and whose IoU has not fallen.
+
+    It lost what was falsely in it. Of classes that share a value of the truth, one too many among them, nothing is.
+    """
+    name_of = result["matching"]["map"]
+    known = list(name_of.values())
+    first = next(iter(result["stages"].values()))["classes"]
+    for stage, lost in result["lost_classes"].items():
+        now = result["stages"][stage]["classes"]
+        result["lost_classes"][stage] = [
+            c
+            for c in lost
+            if known.count(name_of[c]) > 1 or (now[name_of[c]]["iou"] or 0) < (first[name_of[c]]["iou"] or 0)
+        ]
+
+
 def _describe(
     result: dict[str, Any], counts: Counts, table: list[dict[str, Any]], shape: tuple[int, int, int], trust: bool
 ) -> None:
@@ -265,8 +285,6 @@ def _describe(
             stage["confidence"] = {c: _ratio(counts.confidence[name][i], 255 * totals[i]) for i, c in enumerate(names)}
             stage["mean_confidence"] = _ratio(counts.confidence[name][:n].sum(), 255 * totals[:n].sum())
     result["lost_classes"] = lost_classes({name: stage["fractions"] for name, stage in result["stages"].items()})
-    if lost := result["lost_classes"].get(result["product"]["stage"]):
-        result["product"]["reason"] += f"; it has lost {', '.join(lost)}"
     result["least_certain"] = counts.least_certain.regions() if trust else []
     result["agreement"] = []
     result["moves"] = {}

@@ -122,8 +122,7 @@ def self_correct(
     mem_budget_mb: float = 4000,
     identity: str = "",
     labels: Sequence[Volume] | None = None,
-    sparse: bool = False,
-    clustered: bool = True,
+    label_source: str = "clusters",
 ) -> dict[str, Any]:
     """Train a student on a teacher's confident predictions; write the best network, the curves and the verdict.
 
@@ -143,10 +142,9 @@ def self_correct(
     labels : sequence of Volume, optional
         What the user labelled, uint8, 255 elsewhere; never pseudo-labels. Labelled slices are a share of every batch
         (`labelled_share`), and a labelled pixel is learned with its label, not the teacher's.
-    sparse : bool
-        Whether only few pixels are painted: crops of labelled slices are then drawn around them.
-    clustered : bool
-        Whether classes are clusters of grey levels, and not the user's: grey levels then imply their shares.
+    label_source : str
+        What stage 2 learned. `clusters`: grey levels imply the shares of classes. `pixels`: crops of labelled slices
+        are drawn around what is painted, and the watch asks there for every class (see `Watch`).
 
     Returns
     -------
@@ -174,7 +172,7 @@ def self_correct(
     student = copy.deepcopy(teacher).requires_grad_(True).train()
     n_classes = meta["n_classes"]
     labelled = [] if labels is None else labelled_slices(labels, n_classes)
-    anchors = painted_places(labels, seed) if labels is not None and sparse else []
+    anchors = painted_places(labels, seed) if labels is not None and label_source == "pixels" else []
     place = (meta["in_channels"], meta["crop"], settings["batch"], seed, mem_budget_mb, mine)
     crops = Crops(
         volumes, labels, *place, labelled=labelled, labelled_share=settings["labelled_share"], anchors=anchors
@@ -184,9 +182,9 @@ def self_correct(
         student, loss_of, crops.batch, lr=settings["lr"], steps=steps, seed=seed, compute=compute, ranks=ranks
     )
     pieces = Pieces(crops.batch)
-    taught = (crops.labels, labelled, anchors, clustered)
+    taught = (crops.labels, labelled, anchors, label_source)
     watch = Watch.of(teacher, crops.volumes, meta, settings, seed, compute, *taught)
-    merit = "labelled" if labelled else "consistency"
+    merit = "labelled" if labelled and not watch.painted else "consistency"
     confidence = Confidence(watch.mean_probability(teacher), settings["confidence"], ranks)
     names = ["loss", "kept", *(f"rate_{c}" for c in range(n_classes))]
     record = Curves(names, settings["log_every"], steps, compute.device)
@@ -228,7 +226,9 @@ def self_correct(
             if row is not None:
                 blend(handed_on, stage2, teacher, settings["blend"])
                 found = watch.measure(handed_on)
-                row |= {key: found[key] for key in ("agreement", "consistency", "unexplained", merit)}
+                row |= {
+                    key: found[key] for key in ("agreement", "consistency", "unexplained", "labelled") if key in found
+                }
                 passes = watch.failure(found) is None and watch.no_gain(found) is None
                 if passes and found[merit] >= best.get(merit, -math.inf):
                     weights = {name: value.clone() for name, value in handed_on.state_dict().items()}

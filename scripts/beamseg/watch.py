@@ -16,6 +16,7 @@ from .crops import Crops
 from .device import Compute, Pieces
 from .losses import UNLABELLED
 from .mixture import tied_mixture
+from .palette import CLUSTER, word_for
 from .predict import predict_slices
 from .training import weak_images
 from .volumes import MAX_GREY, OUTSIDE, ArrayVolume, Volume
@@ -46,6 +47,11 @@ def class_ious(a: np.ndarray, b: np.ndarray, n_classes: int) -> list[float]:
         float(((a == c) & (b == c)).sum() / union) if (union := ((a == c) | (b == c)).sum()) else 1.0
         for c in range(n_classes)
     ]
+
+
+def class_recalls(found: np.ndarray, given: np.ndarray, n_classes: int) -> list[float]:
+    """Share of the pixels given to each class that are found to be it, of two uint8 arrays; 1 for a class not given."""
+    return [float((found[given == c] == c).mean()) if (given == c).any() else 1.0 for c in range(n_classes)]
 
 
 def local_spread(grey: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -137,6 +143,11 @@ class Watch:
 
     Where the user labelled something, `labelled` besides: the mean IoU on the labelled pixels of further windows. Stage
     2 and the student were both taught these labels, so it compares the two and says nothing of unlabelled slices.
+
+    Where few pixels were painted (`painted`) stage 2 may call whole regions what they are not, and how much of a class
+    it found is no measure of what a better network finds. So rates and agreement by class are not asked for, nor that
+    mean IoU, which a stage 2 that learned a few hundred pixels by heart wins; but that each class keeps its recall on
+    them (`labelled_recall`), and that labels leave no more contrast unexplained than those of stage 2. Ours.
     """
 
     images: torch.Tensor
@@ -151,7 +162,8 @@ class Watch:
     examples: list[np.ndarray] = field(default_factory=list)
     given: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
     implied: np.ndarray | None = None
-    clustered: bool = True
+    painted: bool = False
+    word: str = CLUSTER
 
     @classmethod
     def of(
@@ -165,11 +177,11 @@ class Watch:
         labels: Sequence[Volume] | None = None,
         labelled: Sequence[tuple[int, int]] = (),
         anchors: Sequence[np.ndarray] = (),
-        clustered: bool = True,
+        label_source: str = "clusters",
     ) -> Watch:
         """Choose crops and windows and measure stage 2 on them; `settings` is the section `self_correct`.
 
-        `labels`, `labelled` and `anchors` are those of `Crops`; `clustered`: classes are clusters of grey levels.
+        `labels`, `labelled` and `anchors` are those of `Crops`; `label_source` is the configuration's.
         """
         count = settings["watch"]["crops"]
         crops = Crops(volumes, None, meta["in_channels"], meta["crop"], count, seed + 1, 0.0)
@@ -181,7 +193,8 @@ class Watch:
         inside = within_margin(everywhere[:, meta["in_channels"] // 2], settings["margin"])
         edge = min(WINDOW, *(extent for volume in volumes for extent in volume.shape[1:]))
         windows = list(Crops(volumes, None, meta["in_channels"], edge, WINDOWS, seed + 2, 0.0).step(0)[0])
-        watch = cls(images, strong, inside, windows, compute, meta, settings["watch"], [], {}, clustered=clustered)
+        watch = cls(images, strong, inside, windows, compute, meta, settings["watch"], [], {})
+        watch.painted, watch.word = label_source == "pixels" and bool(labelled), word_for(label_source)
         if labelled:
             place = (meta["in_channels"], edge, WINDOWS, seed + 3, 0.0)
             examples, watch.given = Crops(volumes, labels, *place, labelled=labelled, anchors=anchors).step(0)
@@ -189,7 +202,7 @@ class Watch:
         watch.start_labels = watch._labels(model, windows)
         begun = np.stack(watch.start_labels)
         known = begun != UNLABELLED
-        if clustered and known.any():
+        if watch.word == CLUSTER and known.any():
             middle = np.stack([window[meta["in_channels"] // 2] for window in windows])
             watch.implied = implied_rates(middle[known], begun[known], meta["n_classes"])
         watch.start = watch.measure(model)
@@ -241,37 +254,50 @@ class Watch:
             measured["rates_off"] = round(float(np.abs(rates - self.implied).sum() / 2), 6)
         if self.examples:
             taught = self.given != UNLABELLED
-            given, answered = (
-                torch.from_numpy(labels[taught].astype(np.int64))
-                for labels in (self.given, np.stack(self._labels(model, self.examples)))
-            )
+            given, answered = self.given[taught], np.stack(self._labels(model, self.examples))[taught]
             known = answered != UNLABELLED
             given, answered = given[known], answered[known]
-            measured["labelled"] = round(mean_iou(given, answered, n_classes, given.unique().tolist()), 6)
+            ious, present = class_ious(given, answered, n_classes), np.unique(given)
+            measured["labelled"] = round(float(np.mean([ious[c] for c in present])), 6)
+            measured["labelled_recall"] = [round(r, 6) for r in class_recalls(answered, given, n_classes)]
         return measured
 
     def failure(self, found: dict[str, Any]) -> str | None:
         """Why a measured network must not be used, in words, or None."""
-        limit, word = self.settings["rate_ratio"], "cluster" if self.clustered else "class"
-        for c, (now, before) in enumerate(zip(found["rates"], self.start["rates"], strict=True)):
-            if before >= self.settings["least_rate"] and now * limit < before:
-                return f"{word} {c} fell from {before:.1%} to {now:.1%} of the pixels"
-            if max(before, self.settings["least_rate"]) * limit < now:
-                return f"{word} {c} grew from {before:.1%} to {now:.1%} of the pixels"
         if found["agreement"] < self.settings["agreement"]:
             return f"only {found['agreement']:.0%} of the pixels agree with stage 2"
-        for c, (iou, before) in enumerate(zip(found["class_agreement"], self.start["rates"], strict=True)):
-            if before >= self.settings["least_rate"] and iou < self.settings["class_agreement"]:
-                return f"{word} {c} has an IoU of {iou:.2f} with that of stage 2"
+        if why := self._not_kept_where_painted(found) if self.painted else self._not_kept(found):
+            return why
         left, left_before = found["unexplained"], self.start["unexplained"]
-        if left > left_before * self.settings["unexplained"]:
+        if left > left_before * (1.0 if self.painted else self.settings["unexplained"]):
             return f"labels leave {left:.1%} of the local contrast unexplained, those of stage 2 {left_before:.1%}"
         off, off_before = found.get("rates_off", 0.0), self.start.get("rates_off", 0.0)
         if off > max(off_before + self.settings["rates_off"], RATES_KNOWN):
             return f"shares of classes are {off:.1%} off those that grey levels imply, stage 2's {off_before:.1%}"
         taught, taught_before = found.get("labelled", 0.0), self.start.get("labelled", 0.0)
-        if taught < taught_before:
+        if taught < taught_before and not self.painted:
             return f"mean IoU {taught:.3f} on the labelled pixels is below that of stage 2, {taught_before:.3f}"
+        return None
+
+    def _not_kept(self, found: dict[str, Any]) -> str | None:
+        """Which class is not what it was in stage 2, in words, or None."""
+        limit, word = self.settings["rate_ratio"], self.word
+        for c, (now, before) in enumerate(zip(found["rates"], self.start["rates"], strict=True)):
+            if before >= self.settings["least_rate"] and now * limit < before:
+                return f"{word} {c} fell from {before:.1%} to {now:.1%} of the pixels"
+            if max(before, self.settings["least_rate"]) * limit < now:
+                return f"{word} {c} grew from {before:.1%} to {now:.1%} of the pixels"
+        for c, (iou, before) in enumerate(zip(found["class_agreement"], self.start["rates"], strict=True)):
+            if before >= self.settings["least_rate"] and iou < self.settings["class_agreement"]:
+                return f"{word} {c} has an IoU of {iou:.2f} with that of stage 2"
+        return None
+
+    def _not_kept_where_painted(self, found: dict[str, Any]) -> str | None:
+        """Which class is no longer found where it was painted, in words, or None."""
+        recalls = zip(found["labelled_recall"], self.start["labelled_recall"], strict=True)
+        for c, (now, before) in enumerate(recalls):
+            if now < self.settings["class_agreement"] * before:
+                return f"of the painted pixels of class {c} {now:.0%} are found, stage 2 found {before:.0%}"
         return None
 
     def no_gain(self, found: dict[str, Any]) -> str | None:
