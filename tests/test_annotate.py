@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,22 @@ def test_painted_labels_come_back(tmp_path: Path, how: str, count: int) -> None:
     np.testing.assert_array_equal(labels.read(1, 9, slice(5, 60), slice(15, 70)), expected[1:9, 5:60, 15:70])
     assert labels.slices == sorted({z for z, _, _ in CORNERS[:count]})
     assert sum(labels.counts.values()) == (expected != 255).sum()
+
+
+PAINTED = sorted((Path(__file__).parent / "painted").glob("*.tif"))
+
+
+@pytest.mark.parametrize("file", PAINTED, ids=lambda file: file.stem)
+def test_what_other_programs_saved_comes_back(tmp_path: Path, file: Path) -> None:
+    """Files that ImageJ and napari themselves wrote; see `painted/paint.ijm`, `painted/paint.py`."""
+    count = int(file.stem[-1])
+    shutil.copy(file, write_round(tmp_path, 1, CORNERS[:count], (20, 30)))
+    labels = open_user_labels(LABELS, tmp_path / "annotations" / "a", SHAPE, n_classes=2, painted=True)
+    expected = np.full(SHAPE, 255, np.uint8)
+    for i, (z, y, x) in enumerate(CORNERS[:count], start=1):
+        expected[z, y + 3 : y + 7, x + 2 : x + 7] = 0
+        expected[z, y + 8 : y + 14, x + 10 + i : x + 13 + i] = 1
+    np.testing.assert_array_equal(labels.read(0, 12), expected)
 
 
 def test_rounds_add_up_and_the_last_word_counts(tmp_path: Path) -> None:

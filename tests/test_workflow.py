@@ -101,7 +101,7 @@ def test_edited_classes_run_evaluation_report_and_export_alone(finished):
     assert [row["name"] for row in table] == ["cluster 0", "solid", "cluster 3"]
 
 
-def test_an_upgrade_recomputes_nothing_where_code_is_frozen_and_says_what_is_stale(finished, tmp_path):
+def test_an_upgrade_recomputes_nothing_unasked_and_says_what_is_stale(finished, tmp_path):
     class Upgraded(Workflow):
         snakefile = tmp_path / "upgraded" / "Snakefile"
 
@@ -112,8 +112,9 @@ def test_an_upgrade_recomputes_nothing_where_code_is_frozen_and_says_what_is_sta
     with open(tmp_path / "upgraded" / "scripts" / "beamseg" / "segment.py", "a") as file:
         file.write("\n\nNEW = 1\n")
     upgraded = Upgraded(finished.folder)
+    upgraded.write(edited(code="tracked"))
     assert "segment" in upgraded.rules("-n")
-    upgraded.write(edited(code="frozen", export={"formats": ["mrc"]}))
+    upgraded.write(edited(export={"formats": ["mrc"]}))
     output = upgraded.run()
     assert jobs_of(output) == ["export", "record"]
     assert "kept although the code has changed since (code: frozen):" in output
@@ -260,7 +261,7 @@ def upgraded_copy(folder, edit):
     return folder / "Snakefile"
 
 
-def test_new_keys_at_their_default_recompute_nothing_where_a_sample_s_code_is_frozen(finished, tmp_path):
+def test_new_keys_at_their_default_recompute_nothing_but_where_a_sample_s_code_is_tracked(finished, tmp_path):
     def edit(text):
         return text.replace("\nproperties:\n", "\nproperties:\n  brand_new: {type: integer, default: 7}\n", 1)
 
@@ -270,9 +271,11 @@ def test_new_keys_at_their_default_recompute_nothing_where_a_sample_s_code_is_fr
     with open(tmp_path / "upgraded" / "scripts" / "beamseg" / "segment.py", "a") as file:
         file.write("\n\nNEW = 1\n")
     upgraded = Upgraded(finished.folder)
-    assert {"simulate", "segment", "record"} <= set(upgraded.rules("-n"))
     (finished.folder / "config" / "samples").mkdir()
-    (finished.folder / "config" / "samples" / "a.yaml").write_text("code: frozen\n")
+    own = finished.folder / "config" / "samples" / "a.yaml"
+    own.write_text("code: tracked\n")
+    assert {"simulate", "segment", "record"} <= set(upgraded.rules("-n"))
+    own.unlink()
     assert upgraded.rules("-n") == []
     (finished.folder / "results" / "a" / "report.html").unlink()
     assert set(upgraded.rules()) <= {"report", "release"}
@@ -297,7 +300,7 @@ def test_gpus_asked_twice_are_refused_before_anything_runs(tmp_path):
 
 
 def test_processes_of_a_training_are_as_many_as_gpus_says_however_a_cluster_is_asked(finished):
-    finished.write(edited(gpus=2, code="frozen"))
+    finished.write(edited(gpus=2))
     assert finished.rules("-n") == ["record"]
     output = finished.run("-n", "--forcerun", "train", "self_correct", "--set-resources", "train:gpu=0")
     assert re.search(r"rule train:.*?resources: [^\n]*gpu=0[^\n]*processes=2", output, re.DOTALL)

@@ -175,7 +175,9 @@ def write_workdir(study: Study, folder: Path) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     base = {key: value for key, value in study.base.items() if key != "path"}
     with atomic_path(config / "config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump({**base, "samples": "config/samples.tsv"}, sort_keys=True))
+        # Cells of one table are by one version of the program.
+        settings = {"code": "tracked", **base, "samples": "config/samples.tsv"}
+        temporary.write_text(yaml.safe_dump(settings, sort_keys=True))
     with atomic_path(config / "samples.tsv") as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, columns, delimiter="\t", lineterminator="\n")
         writer.writeheader()
