@@ -50,7 +50,7 @@ def test_each_layer_wins_over_the_one_below(folder):
     assert run.get("train.lr") == 0.04
     assert run.origins["train.lr"] == "--config"
     assert run.origins["train.batch"].endswith("config.yaml")
-    assert run.origins["train.epochs"] in ("default", "preset srct")
+    assert run.origins["train.epochs"] in ("default", "preset quick")
 
 
 def test_a_preset_lies_under_config_yaml(folder):
