@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import tomllib
 from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 BASEDIR = Path(__file__).resolve().parents[1]
@@ -34,6 +36,18 @@ def test_the_lock_satisfies_every_pin() -> None:
         if name == "torch":  # its build is chosen by envs/setup.sh
             continue
         assert entry.specifier.contains(locked[name]), name
+
+
+def test_every_locked_package_installs_on_the_oldest_python() -> None:
+    """Debian 12 has Python 3.11.2, and its pip says of a package that wants 3.11.5 only that there is none."""
+    oldest = str(tomllib.loads((BASEDIR / "pyproject.toml").read_text())["project"]["requires-python"])
+    oldest = oldest.removeprefix(">=") + ".0"
+    for line in (BASEDIR / "envs" / "requirements.lock").read_text().splitlines():
+        name, equals, version = line.partition("==")
+        if equals:
+            found = importlib.metadata.distribution(name)
+            assert found.version == version, name
+            assert SpecifierSet(found.metadata["Requires-Python"] or "").contains(oldest), name
 
 
 def test_every_rule_that_runs_a_script_names_the_environment() -> None:
