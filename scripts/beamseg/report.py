@@ -47,7 +47,7 @@ WATCHED = {
     "agreement": "agreement with stage 2",
     "consistency": "self-consistency",
     "unexplained": "contrast unexplained",
-    "labelled": "mean IoU on the labelled pixels",
+    "labelled": "mean IoU on your labels",
 }
 
 
