@@ -19,7 +19,7 @@ if __name__ == "__main__":
             seed=settings["seed"],
             slab_depth=read_json(files.scan)["slab_depth"],
             part=snakemake.wildcards.part,
-            identity=identity("assign", [settings, params.code], inputs),
+            identity=identity("assign", settings, inputs),
             threads=snakemake.threads,
             mem_budget_mb=params.mem_budget_mb,
         )

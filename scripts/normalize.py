@@ -14,6 +14,6 @@ if __name__ == "__main__":
             snakemake.input.plan,
             {"materialize": params.materialize, "mem_budget_mb": params.mem_budget_mb, "scratch_mb": scratch_mb()},
             snakemake.wildcards.part,
-            identity("normalize", [params.materialize, params.code], files),
+            identity("normalize", params.materialize, files),
             threads=snakemake.threads,
         )

@@ -21,7 +21,7 @@ if __name__ == "__main__":
             settings,
             slab_depth=scan["slab_depth"],
             part=snakemake.wildcards.part,
-            identity=identity("refine_mpp", [settings, given, snakemake.params.code], inputs),
+            identity=identity("refine_mpp", [settings, given], inputs),
             voxel_size_um=scan["voxel_size_um"],
             user=given and user_labels(given, given["file"], tuple(scan["shape"]), n_classes),
         )

@@ -21,7 +21,7 @@ if __name__ == "__main__":
             settings,
             slab_depth=read_json(files.scan)["slab_depth"],
             part=snakemake.wildcards.part,
-            identity=identity("refine_scm", [settings, given, snakemake.params.code], inputs),
+            identity=identity("refine_scm", [settings, given], inputs),
             device=snakemake.params.device,
             mpp=SlabVolume(mpp, "labels"),
             user=given and user_labels(given, given["file"], raw.shape),

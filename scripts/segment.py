@@ -18,7 +18,7 @@ if __name__ == "__main__":
             settings=settings,
             slab_depth=read_json(files.scan)["slab_depth"],
             part=snakemake.wildcards.part,
-            identity=identity("segment", [settings, snakemake.params.code], inputs),
+            identity=identity("segment", settings, inputs),
             stage=snakemake.wildcards.model,
             device=snakemake.params.device,
         )

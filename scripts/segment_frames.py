@@ -15,6 +15,6 @@ if __name__ == "__main__":
             snakemake.output[0],
             grey_to_class=class_of_grey(params.settings["labels.map"]),
             remove_bars=params.settings["frames.remove_bars"],
-            identity=identity("segment_frames", [params.settings, params.code], inputs),
+            identity=identity("segment_frames", params.settings, inputs),
             device=params.device,
         )

@@ -35,7 +35,7 @@ if __name__ == "__main__":
             seed=settings["seed"],
             device=params.device,
             mem_budget_mb=params.mem_budget_mb,
-            identity=identity("self_correct", params.code, inputs),
+            identity=identity("self_correct", None, inputs),
             labels=labels,
             label_source=source,
         )

@@ -33,7 +33,7 @@ if __name__ == "__main__":
             labelled = labelled_slices(labels, n_classes) if source == "slices" else ()
             transition = phase_transition(files, settings, classes)
             learn = partial(train, labelled_slices=labelled, sparse=source == "pixels", transition=transition)
-        weights, task = snakemake.output.weights, identity("train", params.code, inputs)
+        weights, task = snakemake.output.weights, identity("train", None, inputs)
         by_rounds = settings["train"]["start_from"] == "previous"
         user = inputs["user"] if by_rounds else []
         named = [{key: own[key] for key in own if key not in ("files", "stamp")} for own in params.labels]

@@ -33,5 +33,5 @@ if __name__ == "__main__":
             stage3=settings["stage3"],
             seed=settings["seed"],
             device=params.device,
-            identity=identity("train_frames", [params.code, masks_used], {"scans": many(files.scans)}),
+            identity=identity("train_frames", masks_used, {"scans": many(files.scans)}),
         )

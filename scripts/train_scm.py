@@ -25,5 +25,5 @@ if __name__ == "__main__":
             seed=settings["seed"],
             device=params.device,
             mem_budget_mb=params.mem_budget_mb,
-            identity=identity("train_scm", params.code, inputs),
+            identity=identity("train_scm", None, inputs),
         )

@@ -55,6 +55,14 @@ def test_records_of_earlier_versions_tell_the_code_by_its_modules(tmp_path: Path
     assert code_of("train", "g", tmp_path) == THEN
 
 
+def test_parts_by_different_versions_are_told_apart(tmp_path: Path) -> None:
+    for part, then in (("1-of-3", "b" * 16), ("2-of-3", "c" * 16), ("3-of-3", "b" * 16)):
+        entry = {"stage": "segment", "sample": "a", "state": "done", "code": then, "tracked": THEN}
+        write_json(tmp_path / "a" / "segment" / "stage2" / f"{part}.log.json", entry)
+    assert code_of("segment_stage2", "a", tmp_path) == f"{'b' * 16}, {'c' * 16}"
+    assert tracked_code("segment_stage2", "a", tmp_path) == THEN
+
+
 def finished(logs: Path) -> None:
     """Records of a finished folder, of an earlier state of every module."""
     stages = {"a/ingest": "ingest", "groups/g/apply/scm": "apply_scm", "a/segment/stage2/1-of-1": "segment"}

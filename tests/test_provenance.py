@@ -37,13 +37,17 @@ def test_digest_ignores_order_of_keys_and_numpy_types():
     assert digest({"a": 1}) != digest({"a": 2})
 
 
-def test_identity_follows_settings_and_file_content_not_names_or_times(tmp_path):
+def test_identity_follows_code_settings_and_file_content_not_names_or_times(tmp_path, monkeypatch):
     one, two = tmp_path / "one.json", tmp_path / "two.json"
     write_json(one, {"x": 1})
     write_json(two, {"x": 1})
     first = identity("segment", {"tile": 128}, {"scan": one})
     assert identity("segment", {"tile": 128}, {"scan": two}) == first
     assert identity("segment", {"tile": 64}, {"scan": one}) != first
+    assert identity("disagree", {"tile": 128}, {"scan": one}) != first
+    with monkeypatch.context() as patch:  # slabs and training states of another version are not gone on with
+        patch.setattr("beamseg.provenance.code_digest", lambda stage: f"another {stage}")
+        assert identity("segment", {"tile": 128}, {"scan": one}) != first
     write_json(two, {"x": 2})
     assert identity("segment", {"tile": 128}, {"scan": two}) != first
 

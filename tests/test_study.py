@@ -80,6 +80,7 @@ def test_rows_are_cells_times_seeds_and_read_back_as_they_were(tmp_path: Path) -
     names = [row["sample"] for row in table_rows(made)]
     assert names == ["text-seed3", "list-seed3", "null-seed3", "text-seed4", "list-seed4", "null-seed4"]
     write_workdir(made, tmp_path / "w")
+    assert yaml.safe_load((tmp_path / "w" / "config" / "config.yaml").read_text())["code"] == "tracked"
     runs, _ = load_runs(tmp_path / "w", BASEDIR)
     assert list(runs) == names
     for name, run in runs.items():

@@ -22,7 +22,7 @@ def script_of(stage: str) -> str:
 def code_digest(script: str, scripts: Path = SCRIPTS) -> str:
     """Digest of a script and of every library module it imports, directly or not.
 
-    Docstrings, comments and layout do not count, so a developer's edit reruns what it touches and nothing else.
+    Docstrings, comments and layout do not count, so an edit reruns (`code: tracked`) what it touches and nothing else.
 
     Parameters
     ----------

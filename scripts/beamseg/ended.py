@@ -42,11 +42,12 @@ def tracked_code(stage: str, who: str, logs: Path = LOGS) -> str | None:
 
 
 def code_of(stage: str, who: str, logs: Path = LOGS) -> str | None:
-    """Digest of the code that made the result of a stage which is there, None if nothing is recorded."""
-    for entry in records_of(stage, who, logs):
-        if entry["state"] == "done":
-            return _ran(entry)
-    return None
+    """Digest of the code that made the result of a stage which is there, None if nothing is recorded.
+
+    Of parts that different versions of the program made, all digests, with commas between.
+    """
+    ran = (_ran(entry) for entry in records_of(stage, who, logs) if entry["state"] == "done")
+    return ", ".join(dict.fromkeys(ran)) or None
 
 
 def stale_results(names: set[str], logs: Path = LOGS) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from .code import SCRIPTS, code_digest
 from .errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -59,7 +60,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def identity(stage: str, settings: Any, inputs: dict[str, str | Path | list[str] | None]) -> str:
-    """Identity of a stage's result: its settings and the content of the small files it reads.
+    """Identity of a stage's result: its code that runs now, its settings and the content of the small files it reads.
 
     Two runs with the same identity give the same arrays, so a slab that bears it need not be computed again.
     Inputs are manifests, plans and weights, never volumes: those are named by digests inside the manifests.
@@ -70,7 +71,8 @@ def identity(stage: str, settings: Any, inputs: dict[str, str | Path | list[str]
             continue
         many = paths if isinstance(paths, list) else [paths]
         contents[name] = [file_digest(path) for path in many]
-    return digest({"stage": stage, "settings": settings, "inputs": contents})
+    code = code_digest(stage) if (SCRIPTS / f"{stage}.py").exists() else None
+    return digest({"stage": stage, "code": code, "settings": settings, "inputs": contents})
 
 
 @contextmanager
