@@ -274,7 +274,7 @@ def test_a_crop_of_any_training_and_a_tile_that_do_not_fit_are_errors_in_words(
 
 
 def test_two_jobs_take_different_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes that number the GPUs alike; a third shares the one with most room."""
+    """Two leases, a third shares the GPU with most room."""
     monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: type("P", (), {"uuid": f"u{index}"}))
