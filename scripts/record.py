@@ -1,6 +1,6 @@
 """Rule record: everything that a result was made from."""
 
-from beamseg.ended import code_of
+from beamseg.ended import code_of, made_with
 from beamseg.inputs import many
 from beamseg.job import job
 from beamseg.record import record
@@ -20,4 +20,5 @@ if __name__ == "__main__":
             labels=files.labels,
             code={stage: code_of(stage, each["who"]) or each["code"] for stage, each in params.codes.items()},
             bundle=next(iter(many(files.bundle)), None),
+            made=made_with({stage: each["who"] for stage, each in params.codes.items()}),
         )

@@ -11,7 +11,7 @@ import pytest
 from snakemake.iocontainers import Namedlist, Params, Wildcards
 
 from beamseg.code import SCRIPTS, code_digest, module_digests, script_of
-from beamseg.ended import code_of, stale_results, tracked_code
+from beamseg.ended import code_of, made_with, stale_results, tracked_code
 from beamseg.job import job
 from beamseg.provenance import read_json, write_json
 
@@ -61,6 +61,19 @@ def test_parts_by_different_versions_are_told_apart(tmp_path: Path) -> None:
         write_json(tmp_path / "a" / "segment" / "stage2" / f"{part}.log.json", entry)
     assert code_of("segment_stage2", "a", tmp_path) == f"{'b' * 16}, {'c' * 16}"
     assert tracked_code("segment_stage2", "a", tmp_path) == THEN
+
+
+def test_what_jobs_ran_with_is_told_by_their_records(tmp_path: Path) -> None:
+    assert made_with({"train": "g"}, tmp_path) is None
+    for name, versions in (("train", {"torch": "2.1", "numpy": "1"}), ("self_correct", {"torch": "2.2", "numpy": "1"})):
+        entry = {"stage": name, "sample": "g", "state": "done", "code": THEN, "commit": name[0] * 40}
+        write_json(tmp_path / "groups" / "g" / f"{name}.log.json", entry | {"versions": versions})
+    old = {"stage": "ingest", "sample": "a", "state": "done", "code": THEN}  # of an earlier version
+    write_json(tmp_path / "a" / "ingest.log.json", old)
+    assert made_with({"ingest": "a", "train": "g", "self_correct": "g"}, tmp_path) == {
+        "commit": f"{'s' * 40}, {'t' * 40}",
+        "versions": {"numpy": "1", "torch": "2.1, 2.2"},
+    }
 
 
 def finished(logs: Path) -> None:

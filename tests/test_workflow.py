@@ -115,8 +115,12 @@ def test_an_upgrade_recomputes_nothing_unasked_and_says_what_is_stale(finished, 
     upgraded.write(edited(code="tracked"))
     assert "segment" in upgraded.rules("-n")
     upgraded.write(edited(export={"formats": ["mrc"]}))
+    provenance = finished.folder / "results" / "a" / "provenance.json"
+    then = read_json(provenance)
     output = upgraded.run()
     assert jobs_of(output) == ["export", "record"]
+    made = ("code", "commit", "versions", "device")
+    assert {key: read_json(provenance)[key] for key in made} == {key: then[key] for key in made}
     assert "kept although the code has changed since (code: frozen):" in output
     stale = "a: segment (changed: beamseg/segment.py)"
     assert output.count(stale) == 2  # for each network

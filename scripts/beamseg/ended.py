@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,27 @@ def code_of(stage: str, who: str, logs: Path = LOGS) -> str | None:
     Of parts that different versions of the program made, all digests, with commas between.
     """
     ran = (_ran(entry) for entry in records_of(stage, who, logs) if entry["state"] == "done")
-    return ", ".join(dict.fromkeys(ran)) or None
+    return _all_of(list(ran))
+
+
+def made_with(stages: Mapping[str, str], logs: Path = LOGS) -> dict[str, Any] | None:
+    """The `commit` and `versions` with which jobs of stages (stage -> who) ran; of several, all, with commas between.
+
+    None if none of them recorded any, as before version 0.1.
+    """
+    entries = [e for stage, who in stages.items() for e in records_of(stage, who, logs) if e["state"] == "done"]
+    entries = [entry for entry in entries if "versions" in entry]
+    if not entries:
+        return None
+    packages = sorted({package for entry in entries for package in entry["versions"]})
+    return {
+        "commit": _all_of([entry["commit"] for entry in entries]),
+        "versions": {package: _all_of([entry["versions"].get(package) for entry in entries]) for package in packages},
+    }
+
+
+def _all_of(values: list[str | None]) -> str | None:
+    return ", ".join(sorted({value for value in values if value})) or None
 
 
 def stale_results(names: set[str], logs: Path = LOGS) -> list[str]:

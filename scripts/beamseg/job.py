@@ -20,7 +20,7 @@ from typing import IO, Any
 from .code import digest_of, module_digests, script_of
 from .errors import InputError
 from .progress import announced
-from .provenance import read_json, write_json
+from .provenance import made_now, read_json, write_json
 from .seen import found_by
 
 
@@ -127,6 +127,7 @@ def job(snakemake: Any) -> Iterator[None]:
         "code": digest_of(modules) if modules else tracked,
         "tracked": tracked,
         "modules": modules,
+        **made_now(),
         "settings": {name: repr(value) for name, value in snakemake.params.items() if isinstance(value, dict)},
         "seen": found_by(snakemake.params),
         "pid": os.getpid(),

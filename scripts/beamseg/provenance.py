@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -240,6 +241,11 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def made_now() -> dict[str, Any]:
+    """The `commit` and the `versions` of packages and Python, of this process."""
+    return {"commit": commit(), "versions": {**versions(), "python": platform.python_version()}}
 
 
 def commit(checkout: Path = CHECKOUT) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +30,7 @@ from .config import (
 )
 from .errors import InputError
 from .job import Kept
-from .provenance import CHECKOUT, atomic_path, commit, digest, file_digest, read_json, versions, write_json
+from .provenance import CHECKOUT, atomic_path, digest, file_digest, made_now, read_json, write_json
 from .readers import how_to_read, open_source
 from .readers.source import content_digest
 from .seen import content
@@ -106,6 +105,7 @@ def record(
     labels: str | Path,
     code: dict[str, str],
     bundle: str | Path | None = None,
+    made: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `provenance.json`.
 
@@ -131,6 +131,8 @@ def record(
         Stage -> digest of the code that made it.
     bundle : path, optional
         Index of the bundle that was applied.
+    made : dict, optional
+        `commit` and `versions` that the stages ran with, see `ended.made_with`; else those of this process.
     """
     for scan in scans:
         paths = scan.pop("paths")
@@ -155,8 +157,7 @@ def record(
         "seed": settings["seed"],
         "device": sorted({str(read_json(path).get("device")) for path in manifests}),
         "code": code,
-        "commit": commit(),
-        "versions": {**versions(), "python": platform.python_version()},
+        **(made or made_now()),
         "weights": {stage: file_digest(path) for stage, path in weights.items()},
         "product": {key: product[key] for key in ("stage", "digest")},
     }
@@ -247,7 +248,7 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[st
         raise InputError(provenance, f"{error.where}: {error.found}", error.expected, error.remedy) from error
     made_by = {stage: (_code_here(stage), then) for stage, then in sorted(found["code"].items())}
     differs += [f"code of {stage} {now}, then {then}" for stage, (now, then) in made_by.items() if now != then]
-    held = {**versions(), "python": platform.python_version()}
+    held = made_now()["versions"]
     return differs + [f"{p} {held.get(p)}, then {v}" for p, v in sorted(found["versions"].items()) if held.get(p) != v]
 
 
