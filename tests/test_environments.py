@@ -47,7 +47,7 @@ def test_every_locked_package_installs_on_the_oldest_python() -> None:
         if equals:
             found = importlib.metadata.distribution(name)
             assert found.version == version, name
-            assert SpecifierSet(found.metadata["Requires-Python"] or "").contains(oldest), name
+            assert SpecifierSet(found.metadata.get("Requires-Python") or "").contains(oldest), name
 
 
 def test_every_rule_that_runs_a_script_names_the_environment() -> None:
