@@ -193,8 +193,10 @@ class Watch:
         inside = within_margin(everywhere[:, meta["in_channels"] // 2], settings["margin"])
         edge = min(WINDOW, *(extent for volume in volumes for extent in volume.shape[1:]))
         windows = list(Crops(volumes, None, meta["in_channels"], edge, WINDOWS, seed + 2, 0.0).step(0)[0])
-        watch = cls(images, strong, inside, windows, compute, meta, settings["watch"], [], {})
-        watch.painted, watch.word = label_source == "pixels" and bool(labelled), word_for(label_source)
+        views = (images, strong, inside, windows)
+        painted = label_source == "pixels" and bool(labelled)
+        word = word_for(label_source)
+        watch = cls(*views, compute, meta, settings["watch"], [], {}, painted=painted, word=word)
         if labelled:
             place = (meta["in_channels"], edge, WINDOWS, seed + 3, 0.0)
             examples, watch.given = Crops(volumes, labels, *place, labelled=labelled, anchors=anchors).step(0)
