@@ -65,6 +65,7 @@ rule all:
 
 onstart:
     signal.signal(signal.SIGTERM, end_with_jobs)
+    keep_defaults()
 
 
 onsuccess:

@@ -1,6 +1,7 @@
 """Rule bundle: what is needed to segment another scan with a group's model."""
 
 from beamseg.bundle import bundle
+from beamseg.ended import made_with
 from beamseg.inputs import many, verdict_of
 from beamseg.job import job
 from beamseg.palette import class_table, word_for
@@ -28,4 +29,5 @@ if __name__ == "__main__":
             settings=settings,
             verdict=verdict,
             scm=next(iter(many(files.scm)), None),
+            versions=(made_with(snakemake.params.made_by) or {}).get("versions"),
         )

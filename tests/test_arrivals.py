@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from beamseg.arrive import arrive
-from beamseg.job import beyond_its_memory
+from beamseg.job import beyond_what_it_asked
 from beamseg.provenance import read_json
 from bundle_case import write_bundle
 from workflow import BASEDIR
@@ -22,7 +22,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     folder = tmp_path_factory.mktemp("arrivals")
     work = folder / "work"
     (work / "config").mkdir(parents=True)
-    config = {"samples": "config/samples.tsv", "slab_depth": 8, "device": "cpu"}
+    # The least budget there is, so that what jobs ask for is not far above what they take.
+    config = {"samples": "config/samples.tsv", "slab_depth": 8, "device": "cpu", "mem_budget_mb": 256}
     (work / "config" / "config.yaml").write_text(yaml.safe_dump(config))
     scans = folder / "scans"
     scans.mkdir()
@@ -59,16 +60,21 @@ def test_drift_is_told_wherever_one_looks(work: tuple[Path, int]) -> None:
     assert "grey levels" in row["warnings"]
 
 
-def test_no_job_took_more_memory_than_it_asked_for(work: tuple[Path, int]) -> None:
+def test_no_job_took_more_memory_or_time_than_it_asked_for(work: tuple[Path, int]) -> None:
     folder, _ = work
     records = [read_json(path) for path in (folder / "logs").rglob("*.log.json")]
-    asked = {entry["stage"]: entry["mem_mb"] for entry in records if entry["mem_mb"]}
+    asked = {entry["stage"]: entry["mem_mb"] for entry in records if entry["mem_mb"] and entry["runtime"]}
     assert {"ingest", "histogram", "segment", "refine_mpp", "evaluate", "report", "export"} <= asked.keys()
-    assert [told for entry in records if (told := beyond_its_memory(entry))] == []
+    assert min(asked.values()) == 2512
+    assert [told for entry in records for told in beyond_what_it_asked(entry)] == []
 
 
 def test_a_job_that_took_more_says_what_to_set() -> None:
-    told = beyond_its_memory({"stage": "segment", "mem_mb": 1000, "max_rss_mb": 1200})
-    assert told is not None
+    entry = {"stage": "segment", "mem_mb": 1000, "max_rss_mb": 1200, "runtime": 60, "seconds": 3500.0}
+    (told,) = beyond_what_it_asked(entry)
+    assert "segment took 1200 MB of memory and had asked for 1000" in told
     assert "`set-resources: segment: mem_mb: 1500`" in told
-    assert beyond_its_memory({"stage": "segment", "mem_mb": None, "max_rss_mb": 1200}) is None
+    (told,) = beyond_what_it_asked(entry | {"mem_mb": None, "seconds": 3601.0})
+    assert "segment took 61 minutes and had asked for 60" in told
+    assert "`set-resources: segment: runtime: 77`" in told
+    assert beyond_what_it_asked(entry | {"mem_mb": None}) == []

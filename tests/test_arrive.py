@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from beamseg import arrive as module
-from beamseg.arrive import alone, arrive
+from beamseg.arrive import alone, arrive, jobs_anew
 from beamseg.config import load_runs, read_table
 from beamseg.errors import InputError
 from beamseg.job import start_of
@@ -94,6 +94,59 @@ def test_nothing_is_started_when_nothing_is_new_and_all_have_ended(place, monkey
     monkeypatch.setattr(module, "run_state", lambda *_: {"state": "killed"})
     come(folder)
     assert len(lines) == 2
+
+
+def only(line):
+    (given,) = (word for word in line if word.startswith("only="))
+    return json.loads(given.removeprefix("only="))
+
+
+def test_what_is_done_is_not_asked_for_again(place, monkeypatch):
+    folder, lines = place
+    come(folder)
+    scan(folder, "two")
+    monkeypatch.setattr(module, "run_state", lambda _, name, *__: {"state": "done" if name == "one" else "failed"})
+    come(folder)
+    assert [only(line) for line in lines] == [["one"], ["two"]]
+
+
+def test_a_row_whose_bundle_is_gone_stops_no_other(place):
+    folder, lines = place
+    table(folder).write_text("sample\tpath\tbundle\nold\t/data/old.h5\t/data/gone\n")
+    assert come(folder) == 0
+    assert only(lines[0]) == ["one"]
+    runs, common = load_runs(folder / "work", BASEDIR, {"only": ["one"]})
+    assert list(runs) == ["one"]
+    assert "gone" in str(common["left_out"]["old"])
+    with pytest.raises(InputError, match="gone"):
+        load_runs(folder / "work", BASEDIR)
+    with pytest.raises(InputError, match="gone"):
+        load_runs(folder / "work", BASEDIR, {"only": ["old"]})
+
+
+def test_a_group_of_finished_scans_gets_no_new_model_unasked(place, monkeypatch, capsys):
+    folder, lines = place
+    table(folder).write_text("sample\tpath\tgroup\nold\t/data/old.h5\tg\n")
+    monkeypatch.setattr(module, "run_state", lambda _, name, *__: {"state": "done" if name == "old" else "new"})
+    told = "rule train:\n    reason: Code has changed since last execution\n    wildcards: group=g\n    threads: 8\n"
+    monkeypatch.setattr(module.subprocess, "run", lambda line, **_: subprocess.CompletedProcess(line, 0, told, ""))
+    assert come(folder, group="g") == 1
+    assert "group g: train would be made anew" in capsys.readouterr().out
+    assert lines == []
+    scan(folder, "two")
+    assert come(folder, group="h") == 1
+    assert [only(line) for line in lines] == [["two"]]
+
+
+def test_jobs_that_replace_what_scans_share_are_told_from_a_dry_run():
+    def told(rule, reason, wildcards):
+        return f"[Fri Nov 27 2026]\nrule {rule}:\n    input: x\n    reason: {reason}\n    wildcards: {wildcards}\n"
+
+    changed, missing = "Params have changed since last execution", "Missing output files: results/groups/a/plan.json"
+    jobs = [("train", changed, "group=a"), ("bundle", changed, "group=a"), ("plan", missing, "group=a")]
+    jobs += [("segment", changed, "sample=b, model=stage2, part=1-of-1"), ("self_correct", changed, "group=b")]
+    text = "Job stats:\ntrain 1\n\n" + "".join(told(*job) for job in jobs)
+    assert jobs_anew(text) == [("train", "a"), ("self_correct", "b")]
 
 
 def test_a_scan_that_joins_a_group_leaves_its_model_alone(place):

@@ -17,6 +17,7 @@ from beamseg.device import Compute
 from beamseg.errors import InputError
 from beamseg.models import load_weights
 from beamseg.predict import predict_slices
+from beamseg.provenance import noted
 from beamseg.volumes import ArrayVolume
 from training_case import phantom, run_self_correct, run_train
 
@@ -42,11 +43,13 @@ def test_a_gpu_computes_in_what_its_capability_multiplies(
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     monkeypatch.setattr(device, "leased_gpu", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Model 1")
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     found = device.choose("auto")
     assert (found.device.type, found.autocast) == ("cuda", dtype)
+    assert noted()["device"] == f"cuda-{str(dtype).removeprefix('torch.')}, Model 1"  # what the job's record says
     assert device.choose("cpu").device.type == "cpu"
 
 

@@ -89,17 +89,29 @@ def finished(logs: Path) -> None:
 def test_stale_results_are_those_of_the_runs_that_are_kept(tmp_path: Path) -> None:
     finished(tmp_path)
     why = "(changed: beamseg/slabs.py)"
-    assert stale_results({"a", "g"}, tmp_path) == [f"a: ingest {why}", f"a: segment {why}", f"g: apply_scm {why}"]
-    assert stale_results({"g"}, tmp_path) == [f"g: apply_scm {why}"]
+    assert stale_results({"a", "g"}, tmp_path) == [f"ingest of a {why}", f"segment of a {why}", f"apply_scm of g {why}"]
+    assert stale_results({"g"}, tmp_path) == [f"apply_scm of g {why}"]
+
+
+def test_of_300_scans_the_list_has_a_line_a_stage(tmp_path: Path) -> None:
+    names = {f"scan_{number:03}" for number in range(300)}
+    for name in names:
+        entry = {"stage": "ingest", "sample": name, "state": "done", "code": THEN}
+        write_json(tmp_path / name / "ingest.log.json", entry)
+    (line,) = stale_results(names, tmp_path)
+    assert line.startswith("ingest of scan_000, scan_001, ")
+    assert f"scan_007 and 292 others (code {THEN}, now " in line
 
 
 def test_the_list_comes_at_the_end_of_a_process_that_had_nothing_to_do_and_moved_elsewhere(tmp_path: Path) -> None:
     finished(tmp_path / "logs")
-    code = "import os; from beamseg.ended import stale_at_exit; stale_at_exit({'g'}); os.chdir('/'); print('nothing')"
+    moved = {group: {"train.lr": "0.1, now 0.2"} for group in ("g", "h")}
+    code = f"import os; from beamseg.ended import stale_at_exit; stale_at_exit({{'g'}}, {moved}); os.chdir('/')"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stderr.split("\n  ") == [
         "\nkept although the code has changed since (code: frozen):",
-        "g: apply_scm (changed: beamseg/slabs.py)\n",
+        "apply_scm of g (changed: beamseg/slabs.py)\n\ndefaults of the groups' first runs hold (code: frozen):",
+        "train.lr: 0.1, now 0.2 (g, h)\n",
     ]
 
 

@@ -158,7 +158,7 @@ def provenance(runs: Runs, name: str, folder: Path, product=None, **given) -> Pa
         histograms[scan["name"]] = folder / f"{scan['name']}.npz"
         np.savez(histograms[scan["name"]], content=np.str_(scan_content(other.file("path"), other.settings)))
     write_json(folder / "labels.json", product or {"stage": "stage2", "digest": "0"})
-    out, entries = folder / "provenance.json", {"weights": {}, "manifests": [], "code": {}}
+    out, entries = folder / "provenance.json", {"weights": {}, "code": {}, "device": {}}
     entries |= {"settings": effective(run), "scans": scans, "histograms": histograms, **given}
     record(out, name=name, group=run.group, labels=folder / "labels.json", **entries)
     assert str(folder) not in out.read_text()

@@ -52,6 +52,26 @@ def test_a_bundle_s_run_is_judged_as_in_its_report(
     assert (DRIFT in row["warnings"]) == bool(warnings)
 
 
+def test_a_row_that_was_left_out_is_told_and_keeps_its_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config").mkdir()
+    Path("config/config.yaml").write_text("{}\n")
+    Path("config/samples.tsv").write_text("sample\tpath\tbundle\na\tphantom\nb\t/b.tif\t/gone\n")
+    report(tmp_path)
+    Path("results/b").mkdir(parents=True)
+    shutil.copy("metrics.json", "results/b")
+    loaded, common = load_runs(".", BASEDIR, {"only": ["a"]})
+    conclude_runs(Runs(loaded), failed=False, left_out=common["left_out"])
+    with open("results/summary.csv", newline="") as file:
+        rows = {row["sample"]: row for row in csv.DictReader(file)}
+    assert (rows["a"]["state"], rows["b"]["state"]) == ("not finished", "left out")
+    assert "/gone" in rows["b"]["cause"]
+    assert "left out" in Path("results/index.html").read_text()
+    assert "0 of 2 samples done" in capsys.readouterr().err
+
+
 def test_the_stubs_of_the_benchmark_are_what_the_summary_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from beamseg.archive import archive
-from beamseg.provenance import read_json
+from beamseg.config import load_runs
+from beamseg.provenance import read_json, write_json
 from workflow import BASEDIR, TINY, Workflow, jobs_of
 
 EVALUATION = {"evaluate", "report", "export", "record", "bundle", "methods"}
@@ -122,12 +123,12 @@ def test_an_upgrade_recomputes_nothing_unasked_and_says_what_is_stale(finished, 
     made = ("code", "commit", "versions", "device")
     assert {key: read_json(provenance)[key] for key in made} == {key: then[key] for key in made}
     assert "kept although the code has changed since (code: frozen):" in output
-    stale = "a: segment (changed: beamseg/segment.py)"
-    assert output.count(stale) == 2  # for each network
+    stale = "segment of a (changed: beamseg/segment.py)"
+    assert output.count(stale) == 1
     for options in ((), ("-n",)):
         output = upgraded.run(*options)
         assert jobs_of(output) == []
-        assert output.count(stale) == 2
+        assert output.count(stale) == 1
 
 
 def test_quantities_formats_and_the_archive_on_request(finished):
@@ -288,6 +289,48 @@ def test_new_keys_at_their_default_recompute_nothing_but_where_a_sample_s_code_i
     assert "report" in upgraded.rules("-n")
     upgraded.write(edited(phantom={"brand_new": 8}))
     assert "simulate" in upgraded.rules("-n")
+
+
+def test_changed_defaults_and_presets_move_no_finished_group_but_a_new_one(finished, tmp_path):
+    def edit(text):
+        return text.replace("default: 0.5\n", "default: 0.25\n")
+
+    class Upgraded(Workflow):
+        snakefile = upgraded_copy(tmp_path / "upgraded", edit)
+
+    preset = tmp_path / "upgraded" / "config" / "presets" / "srct.yaml"
+    preset.write_text(f"{preset.read_text()}\nslab_depth: 24\nseed: 9\n")
+    upgraded = Upgraded(finished.folder)
+    output = upgraded.run("-n")
+    assert jobs_of(output) == []
+    assert "segment.overlap: 0.5, now 0.25 (a)" in output
+    assert "seed: 0, now 9 (a)" in output
+    table = finished.folder / "config" / "samples.tsv"
+    table.write_text("sample\tpath\na\tphantom\nb\tphantom\n")
+    runs, _ = load_runs(finished.folder, tmp_path / "upgraded")
+    assert [runs[name].get("segment.overlap") for name in "ab"] == [0.5, 0.25]
+    assert [runs[name].get("seed") for name in "ab"] == [0, 9]
+    table.write_text("sample\tpath\na\tphantom\n")
+    # A bundle that is written again names the packages that trained its weights.
+    log, bundle = finished.folder / "logs/groups/a/train.log.json", "results/groups/a/bundle/bundle.json"
+    entry = read_json(log)
+    assert entry["device"] == read_json(finished.folder / "results/a/provenance.json")["device"]["train"]
+    write_json(log, entry | {"versions": entry["versions"] | {"torch": "2.0"}})
+    (finished.folder / bundle).unlink()
+    upgraded.run(bundle)
+    assert "2.0" in read_json(finished.folder / bundle)["versions"]["torch"].split(", ")
+    upgraded.write(edited(segment={"overlap": 0.25}))
+    assert "segment" in upgraded.rules("-n")
+    upgraded.write(edited(code="tracked"))
+    assert {"simulate", "train", "segment"} <= set(upgraded.rules("-n"))
+
+
+def test_one_sample_of_the_table_is_made_where_it_alone_is_asked_for(tmp_path):
+    workflow = Workflow(tmp_path, table="sample\tpath\tphantom.seed\na\tphantom\t0\nb\tphantom\t1\n")
+    output = workflow.run("-n", "--config", "only=[b]")
+    assert "wildcards: sample=b" in output
+    assert set(re.findall(r"wildcards: group=(\w+)", output)) == {"b"}
+    assert "samples of" in workflow.run("-n", "--config", "only=[c]", fails=True)
 
 
 def test_metrics_that_were_removed_are_made_again(finished):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +18,7 @@ from .device import NO_LOCKS
 from .errors import InputError
 from .init import init
 from .job import alive, start_of
-from .runs import Runs
+from .runs import ALL_STAGES, Runs
 from .study import command, run_snakemake
 from .summary import run_state
 
@@ -136,11 +138,13 @@ def arrive(
     cores: str | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Append the finished new scans of a folder to the sample table and run the workflow once.
+    """Append the finished new scans of a folder to the sample table and run the workflow once, for what is not done.
 
     Nothing is started where nothing is new and every run has ended, well or not: a scan that failed is tried again
     together with the next one that arrives. A scan that joins a group takes over the settings in the row of the group's
-    first scan, and leaves the group's model as it is.
+    first scan, and leaves the group's model as it is. Finished scans are left as they are, whatever was edited or
+    upgraded since, and so is what they share: where a new scan of their group would have it made anew, as after another
+    choice of reference scans, it waits. A row whose bundle is gone stops no other.
 
     Parameters
     ----------
@@ -158,8 +162,8 @@ def arrive(
     Returns
     -------
     int
-        Exit status: Snakemake's (1 if any scan failed; the others and `results/summary.csv` are done all the same), 0
-        if there was nothing to do or another `arrive` is at work.
+        Exit status: Snakemake's (1 if any scan failed; the others and `results/summary.csv` are done all the same), 1
+        if a new scan waits for its group, 0 if there was nothing to do or another `arrive` is at work.
 
     Raises
     ------
@@ -194,10 +198,51 @@ def arrive(
         if not table.exists():
             return 0
         new = [row["sample"] for row in read_table(table) if row["sample"] not in before]
-        runs = Runs(load_runs(workdir, basedir)[0])
+        # Rows whose bundle cannot be read are left out, if some other is named.
+        runs = Runs(load_runs(workdir, basedir, {"only": new})[0])
         states = {name: run_state(runs, name, workdir / "results", workdir / "logs")["state"] for name in runs.runs}
         if not new and not UNFINISHED & set(states.values()):
             print(f"nothing new in {folder}")
             return 0
+        only = [name for name, state in states.items() if state != "done"]
         line = command(workdir, basedir, profile, cores)
-        return run_snakemake([*line, "--keep-going", *(["--dry-run"] if dry_run else ["--quiet", "rules"])])
+        held: dict[str, list[str]] = {}
+        done = {runs.runs[name].group for name in states.keys() - set(only)}
+        if done & {runs.runs[name].group for name in only}:
+            held = {group: rules for group, rules in asked_anew(line, only).items() if group in done}
+        for group, rules in held.items():
+            print(
+                f"WARNING: group {group}: {', '.join(rules)} would be made anew, and its finished scans go out of date "
+                "by that; its new scans wait. See `snakemake -n` for the reason, and start snakemake yourself if it is "
+                "to be so"
+            )
+        only = [name for name in only if runs.runs[name].group not in held]
+        if not only:
+            return 1
+        line += [*named(only), "--keep-going", *(["--dry-run"] if dry_run else ["--quiet", "rules"])]
+        return run_snakemake(line) or int(bool(held))
+
+
+def named(only: list[str]) -> list[str]:
+    """Options by which Snakemake makes these samples alone."""
+    return ["--config", f"only={json.dumps(only)}"]
+
+
+def asked_anew(line: list[str], only: list[str]) -> dict[str, list[str]]:
+    """What of its groups' scans share Snakemake would replace for these samples: group -> rules."""
+    asked = subprocess.run([*line, *named(only), "--dry-run"], capture_output=True, text=True)
+    found: dict[str, list[str]] = {}
+    for rule, group in jobs_anew(asked.stdout):
+        found.setdefault(group, []).append(rule)
+    return found
+
+
+def jobs_anew(told: str) -> list[tuple[str, str]]:
+    """Rule and group of the jobs in what a dry run told that would replace something which scans of a group share."""
+    found = []
+    for job in re.finditer(r"^rule (\w+):\n((?:    .*\n)+)", told, re.MULTILINE):
+        stage, about = ALL_STAGES.get(job[1]), job[2]
+        group = re.search(r"^    wildcards: group=(\S+)$", about, re.MULTILINE)
+        if stage and job[1] != "bundle" and group and "    reason: Missing output files" not in about:
+            found.append((job[1], group[1]))
+    return found

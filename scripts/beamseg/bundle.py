@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from . import provenance
 from .bundle_files import FORMAT, without_paths
-from .provenance import atomic_path, file_digest, read_json, versions, write_json
+from .provenance import atomic_path, file_digest, read_json, write_json
 from .volumes import grey_counts
 
 
@@ -30,6 +31,7 @@ def bundle(
     settings: dict[str, Any],
     verdict: dict[str, Any] | None,
     scm: str | Path | None = None,
+    versions: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Copy the files of a group's model beside `out` and write their index.
 
@@ -44,6 +46,8 @@ def bundle(
         CSV of the training.
     scans, histograms : sequence of path
         Of the reference scans, in the same order.
+    versions : dict, optional
+        Of the packages that made the model, see `ended.made_with`; else those of this process.
     """
     folder = Path(out).parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +71,7 @@ def bundle(
         "scans": [{key: scan[key] for key in ("name", "shape", "dtype", "voxel_size_um")} for scan in described],
         "settings": without_paths(settings),
         "files": {name: file_digest(folder / name) for name in (*copied, "arrays.safetensors", "curves.json")},
-        "versions": versions(),
+        "versions": versions or provenance.versions(),
     }
     write_json(out, content)
     return content

@@ -1,7 +1,8 @@
 """Configuration: layers, each checked against the schema, merged once, defaults filled last.
 
 schema defaults < preset < config.yaml < bundle < samples/<sample>.yaml < columns of the table < --config. Dicts merge,
-lists replace. Nothing here knows a stage: what a section may hold is in `workflow/schemas/<section>.yaml`.
+lists replace. With `code: frozen` defaults and shipped presets are those of the group's first run (`kept_defaults`).
+Nothing here knows a stage: what a section may hold is in `workflow/schemas/<section>.yaml`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import csv
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,21 @@ import yaml
 
 from .annotations import FOLDER, files_of
 from .bundle_files import read_index, settings_of
+from .combinations import PHANTOM as PHANTOM
+from .combinations import combine, without_training
 from .errors import InputError
-from .palette import class_table, word_for
+from .kept_defaults import read_kept
+from .provenance import canonical_json
 from .strict_yaml import parse_yaml
 
 TABLE_COLUMNS = ("sample", "path", "dataset", "labels", "truth", "group", "preset", "bundle")
-PHANTOM = "phantom"
 BY_HAND = ("slices", "pixels")
 """Values of `label_source` with labels of volumes by their user."""
 RESERVED = {"groups", "index.html", "preview", "summary.csv"}
 """What lies in `results/` beside the folders of samples, in lower case."""
 NAME_LENGTH = 100
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{NAME_LENGTH - 1}}}")
+EARLIER = "default of an earlier version; now "
 WRITTEN_OUT = 1_000_000
 SHOWN = 200
 
@@ -277,6 +281,9 @@ def load_runs(
 ) -> tuple[dict[str, Run], dict[str, Any]]:
     """All runs of a working directory, and the configuration common to them.
 
+    With `only` a row that it does not name, and whose bundle cannot be read, is left out: `left_out` of the common
+    configuration, sample -> InputError. The others stay, since they may be references of the named ones.
+
     Parameters
     ----------
     workdir : path
@@ -302,7 +309,13 @@ def load_runs(
     common = merge(merge(defaults(schema), base), top)
     table = config_file.parent.parent / common["samples"]
     runs: dict[str, Run] = {}
-    for row in read_table(table):
+    kept: dict[str, dict[str, Any] | None] = {}
+    earlier = _Earlier(schema, shipped / "presets")
+    rows = read_table(table)
+    if lost := set(common["only"]) - {row["sample"] for row in rows}:
+        raise InputError("only", ", ".join(sorted(lost)), f"samples of {table}", "check the names")
+    left_out: dict[str, InputError] = {}
+    for row in rows:
         name = row["sample"]
         where = f"{table}, sample {name!r}"
         of_row = row_layer(row, schema, where)
@@ -312,184 +325,121 @@ def load_runs(
         index = None
         bundle = next((layer["bundle"] for _, layer in reversed(layers) if layer.get("bundle")), None)
         if bundle is not None:
-            index = read_index(table.parent / Path(bundle).expanduser())
-            of_bundle = settings_of(index, schema)
-            check(of_bundle, schema, f"bundle {bundle}")
+            try:
+                index = read_index(table.parent / Path(bundle).expanduser())
+                of_bundle = settings_of(index, schema)
+                check(of_bundle, schema, f"bundle {bundle}")
+            except InputError as error:
+                if not common["only"] or name in common["only"]:
+                    raise
+                left_out[name] = error
+                continue
             layers.insert(1, (f"bundle {bundle}", of_bundle))
-        preset = next((layer["preset"] for _, layer in reversed(layers) if "preset" in layer), common["preset"])
-        if preset:
-            layers.insert(0, (f"preset {preset}", _preset(preset, workdir, shipped, schema)))
-        settings = defaults(schema)
-        origins = {key: "default" for key, _ in flatten(settings)}
-        for layer_name, layer in layers:
-            settings = merge(settings, layer)
-            origins.update({key: layer_name for key, _ in flatten(layer)})
+        folders = (workdir / "config" / "presets", shipped / "presets")
+        settings, origins = _merged(layers, schema, folders)
+        group = settings["group"] or name
+        if group not in kept:  # as its first run says
+            frozen = settings["code"] == "frozen" and NAME.fullmatch(group)
+            kept[group] = earlier(workdir / "results" / "groups" / group) if frozen else None
+        if (then := kept[group]) is not None:
+            now = dict(flatten(settings))
+            settings, origins = _merged(layers, schema, folders, then)
+            moved = {key: value for key, value in flatten(settings) if now.get(key, value) != value}
+            origins |= {key: f"{EARLIER}{now[key]!r}" for key in moved}
         own = workdir.resolve() / FOLDER / name
         if index is not None:
-            _without_training(settings, origins, index, where)
+            without_training(settings, origins, index, where)
         elif settings["label_source"] in BY_HAND and not settings["labels"]["path"] and files_of(own):
             settings = merge(settings, {"labels": {"path": str(own)}})
             origins["labels.path"] = f"{FOLDER}/{name}"
-        _combine(settings, origins, where)
+        combine(settings, origins, where)
         runs[name] = Run(name, settings["group"] or name, settings, origins, table.parent)
     if not runs:
         raise InputError(table, "no samples", "a row per scan", "run `beamseg init FOLDER` to write them")
     _check_groups(runs, table)
-    return runs, common
+    return runs, {**common, "left_out": left_out}
 
 
-def _without_training(settings: dict[str, Any], origins: dict[str, str], index: dict[str, Any], where: str) -> None:
-    """What a bundle decides whatever the layers say: nothing is trained, unless a short stage 3 is asked for.
-
-    `label_source` is `bundle` where the network learned classes of its user and answers in their numbers,
-    `bundle_pixels` where these were painted (a label file is then read as one of `pixels`), else `clusters`.
-    """
-    adapt = settings["apply"]["adapt"]
-    trained = index["settings"].get("train")
-    learned = trained.get("label_source", "clusters") if isinstance(trained, dict) else "clusters"
-    source = "bundle_pixels" if learned in ("pixels", "bundle_pixels") else "bundle"
-    source = "clusters" if learned == "clusters" else source
-    settings |= {"stage3": "unbiased_teacher" if adapt else "none", "label_source": source}
-    origins |= {"stage3": "apply.adapt", "label_source": "bundle"}
-    if adapt:
-        settings["self_correct"] = {**settings["self_correct"], "steps": settings["apply"]["adapt_steps"]}
-        origins["self_correct.steps"] = "apply.adapt_steps"
-    if "scm" in settings["refine"] and "scm.safetensors" not in index["files"]:
-        raise InputError(
-            f"{where}: refine",
-            f"{settings['refine']}, with a bundle that holds no SCM",
-            "[mpp] or []",
-            "remove scm, or train the bundle with refine: [mpp, scm]",
-        )
+def _merged(
+    layers: list[tuple[str, dict[str, Any]]],
+    schema: dict[str, Any],
+    folders: tuple[Path, Path],
+    kept: dict[str, Any] | None = None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Settings and, per dotted key, the layer they come from; `kept` are defaults and presets of an earlier version."""
+    kept = kept or {"defaults": {}, "presets": {}}
+    settings = merge(defaults(schema), kept["defaults"])
+    preset = next((layer["preset"] for _, layer in reversed(layers) if "preset" in layer), settings["preset"])
+    if preset:
+        own = (folders[0] / f"{preset}.yaml").exists()
+        then = None if own else kept["presets"].get(preset)
+        layers = [(f"preset {preset}", then or _preset(preset, folders, schema)), *layers]
+    origins = {key: "default" for key, _ in flatten(settings)}
+    for layer_name, layer in layers:
+        settings = merge(settings, layer)
+        origins.update({key: layer_name for key, _ in flatten(layer)})
+    return settings, origins
 
 
-def _combine_images(settings: dict[str, Any], origins: dict[str, str], where: str) -> None:
-    """Refuse what has no meaning for frames, or for frames alone."""
-    images = settings["kind"] == "images"
-    if images and settings["bundle"]:
-        raise InputError(
-            f"{where}: bundle",
-            f"{settings['bundle']} with kind: images",
-            "an empty cell",
-            "bundles are of volumes; train",
-        )
-    if images != (settings["label_source"] == "images"):
-        raise InputError(
-            f"{where}: label_source",
-            f"{settings['label_source']} with kind: {settings['kind']}",
-            "images for kind: images, clusters or slices for kind: volume",
-            "networks of frames learn from labelled frames alone; take one of the presets nanowires_a to nanowires_f",
-        )
-    if images and settings["refine"]:
-        raise InputError(
-            f"{where}: refine",
-            f"{settings['refine']} with kind: images",
-            "[]",
-            "frames have no z along which labels could be continued",
-        )
-    allowed = ("none", "pseudo_labeling") if images else ("none", "unbiased_teacher")
-    if settings["stage3"] not in allowed:
-        raise InputError(
-            f"{where}: stage3",
-            f"{settings['stage3']} with kind: {settings['kind']}",
-            f"one of {', '.join(allowed)}",
-            "pseudo_labeling is for frames, the teacher for volumes",
-        )
-    if not images:
-        return
-    if settings["path"] != PHANTOM and not settings["labels"]["path"]:
-        raise InputError(f"{where}: labels", "an empty cell", "a folder of masks named as the frames", "label frames")
-    training = settings["train_frames"]
-    if training["pretrain"] and training["network"] != "frame_pspnet":
-        raise InputError(
-            f"{where}: train_frames.pretrain",
-            f"true with {training['network']}",
-            "frame_pspnet",
-            "it freezes the ResNet",
-        )
-    by_prediction = {"object_masking", "context_masking", "guided_cutout", "adversarial"}
-    meaningless = by_prediction & set(training["perturbations"])
-    if training["objective"] == "cross_consistency" and training["network"] == "frame_unet" and meaningless:
-        raise InputError(
-            f"{where}: train_frames.perturbations",
-            f"{', '.join(sorted(meaningless))} with frame_unet",
-            "feature_noise, feature_drop, spatial_dropout",
-            "skip connections carry past the perturbation what it would hide",
-        )
+class _Earlier:
+    """Reads what groups keep of an earlier version's defaults, as far as this version's schema allows it."""
+
+    def __init__(self, schema: dict[str, Any], presets: Path) -> None:
+        self.schema, self.presets = schema, presets
+        self.known: dict[str, dict[str, Any] | None] = {}
+
+    def __call__(self, folder: Path) -> dict[str, Any] | None:
+        """`defaults` and `presets` of a group's results folder; None if it keeps none, or they are today's."""
+        found = read_kept(folder)
+        if found is None:
+            return None
+        text = canonical_json(found)
+        if text not in self.known:
+            names = found["presets"]
+            today = program_defaults(self.schema, self.presets, names)
+            allowed = {name: self._allowed(layer) for name, layer in names.items()}
+            then = {"defaults": self._allowed(found["defaults"]), "presets": allowed}
+            self.known[text] = None if found == today else then
+        return self.known[text]
+
+    def _allowed(self, layer: dict[str, Any]) -> dict[str, Any]:
+        """What the schema allows of a layer; `code` is not its to say."""
+        result: dict[str, Any] = {}
+        for key, value in flatten(layer):
+            one = nested(key, value)
+            try:
+                check(one, self.schema, "")
+            except InputError:
+                continue
+            result = result if key == "code" else merge(result, one)
+        return result
 
 
-def _combine(settings: dict[str, Any], origins: dict[str, str], where: str) -> None:
-    """Refuse combinations without a meaning; slices far apart turn off whatever looks along z."""
-    _combine_images(settings, origins, where)
-    if not settings["z_continuous"]:
-        forced = {"refine": [], "model": {**settings["model"], "n_slices": 1}}
-        features = {**settings["pseudo_label"]["features"], "dimensions": 2}
-        forced["pseudo_label"] = {**settings["pseudo_label"], "features": features}
-        settings.update(forced)
-        keys = ("refine", "model.n_slices", "pseudo_label.features.dimensions")
-        origins |= dict.fromkeys(keys, "z_continuous: false")
-    if settings["refine"] == ["scm"]:
-        raise InputError(f"{where}: refine", "[scm]", "[mpp, scm]", "add mpp: SCM learns from what MPP leaves")
-    normalize = settings["normalize"]
-    corrections = [key for key in ("shading", "rings", "denoise") if normalize[key] != "none"]
-    if corrections and normalize["materialize"] == "never":
-        raise InputError(
-            f"{where}: normalize.materialize",
-            f"never, with normalize.{corrections[0]}: {normalize[corrections[0]]}",
-            "auto or always: a window of a corrected scan costs whole slices",
-            "remove materialize: never",
-        )
-    if settings["pseudo_label"]["labeler"] == "features" and settings["pseudo_label"]["scope"] != "volume":
-        raise InputError(
-            f"{where}: pseudo_label.scope",
-            f"{settings['pseudo_label']['scope']} with labeler: features",
-            "scope: volume",
-            "features are clustered over the group; their background takes out shading in the slice",
-        )
-    trains = not settings["bundle"]
-    if trains and settings["train"]["objective"] == "contrastive" and settings["label_source"] == "clusters":
-        raise InputError(
-            f"{where}: train.objective",
-            "contrastive with label_source: clusters",
-            "painted pixels",
-            "set label_source: pixels, or objective: classification",
-        )
-    if trains and settings["train"]["objective"] == "contrastive" and settings["gpus"] > 1:
-        raise InputError(
-            f"{where}: gpus",
-            f"{settings['gpus']} with train.objective: contrastive",
-            "1: the pixels of a batch are contrasted with each other, and are not shared out",
-            "remove `gpus`, or set objective: classification",
-        )
-    training = settings["train"]
-    for key, value in (
-        ("piecewise_affine.scale", training["piecewise_affine"]["scale"]),
-        ("strong_share", training["strong_share"]),
-    ):
-        if trains and training["objective"] == "contrastive" and value:
-            raise InputError(
-                f"{where}: train.{key}",
-                f"{value} with objective: contrastive",
-                "0: contrastive training transforms by `train.contrastive.transform` alone",
-                f"set train.{key}: 0, or objective: classification",
-            )
-    if trains and training["prior"] and settings["label_source"] in ("slices", "clusters"):
-        raise InputError(
-            f"{where}: train.prior",
-            f"{training['prior']} with label_source: {settings['label_source']}",
-            "0: clusters speak only beside painted pixels",
-            "set train.prior: 0, or label_source: pixels",
-        )
-    word = word_for(settings["label_source"])
-    class_table(settings["pseudo_label"]["n_clusters"], settings["classes"], f"{where}: classes", word)
+def program_defaults(schema: dict[str, Any], presets: Path, names: Iterable[str]) -> dict[str, Any]:
+    """What `kept_defaults` keeps: the schema's `defaults`, and those of the named `presets` that are shipped."""
+    paths = {name: presets / f"{name}.yaml" for name in names}
+    return {
+        "defaults": defaults(schema),
+        "presets": {name: read_layer(path, schema) for name, path in paths.items() if path.exists()},
+    }
 
 
-def _preset(name: str, workdir: Path, shipped: Path, schema: dict[str, Any]) -> dict[str, Any]:
-    for folder in (workdir / "config" / "presets", shipped / "presets"):
+def moved_defaults(run: Run) -> dict[str, str]:
+    """Keys that stand at the default of an earlier version: the value and today's, in words."""
+    values = dict(flatten(run.settings))
+    return {
+        key: f"{values[key]!r}, now {origin.removeprefix(EARLIER)}"
+        for key, origin in sorted(run.origins.items())
+        if origin.startswith(EARLIER) and key in values
+    }
+
+
+def _preset(name: str, folders: tuple[Path, Path], schema: dict[str, Any]) -> dict[str, Any]:
+    for folder in folders:
         path = folder / f"{name}.yaml"
         if path.exists():
             return read_layer(path, schema)
-    known = sorted(path.stem for path in (shipped / "presets").glob("*.yaml"))
+    known = sorted(path.stem for path in folders[1].glob("*.yaml"))
     near = difflib.get_close_matches(name, known, n=1)
     raise InputError(
         "preset",

@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 
 from .errors import InputError
+from .provenance import note
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -59,7 +60,7 @@ class Compute:
 
 
 def choose(name: str = "auto") -> Compute:
-    """Device and precision by name: `auto` (a usable GPU, else the CPU), `cpu` or `cuda`.
+    """Device and precision by name: `auto` (a usable GPU, else the CPU), `cpu` or `cuda`; the job's record says which.
 
     bfloat16 where the hardware multiplies it (GPUs of compute capability 8 and up, CPUs with AVX512-BF16 or AMX),
     else float16 on GPUs, float32 on CPUs.
@@ -96,9 +97,12 @@ def choose(name: str = "auto") -> Compute:
         index = leased_gpu()
         torch.cuda.set_device(index)
         dtype = torch.bfloat16 if torch.cuda.get_device_capability(index)[0] >= 8 else torch.float16
-        return Compute(torch.device("cuda", index), dtype)
-    keep_freed_memory()
-    return Compute(torch.device("cpu"), torch.bfloat16 if _cpu_multiplies_bfloat16() else None)
+        compute = Compute(torch.device("cuda", index), dtype)
+    else:
+        keep_freed_memory()
+        compute = Compute(torch.device("cpu"), torch.bfloat16 if _cpu_multiplies_bfloat16() else None)
+    note(device=compute.described)
+    return compute
 
 
 def keep_freed_memory() -> None:

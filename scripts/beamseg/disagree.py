@@ -225,7 +225,7 @@ def compare_runs(done: list[Finished], seeds: list[int]) -> dict[str, Any]:
                     "run the workflow again, so that both are of the present configuration",
                 )
     folder = first.folder / "disagree"
-    task = identity("disagree", seeds, {run.run.name: run.folder / "metrics.json" for run in done})
+    task = identity("beamseg/disagree", seeds, {run.run.name: run.folder / "metrics.json" for run in done})
     agreement = vote_map([run.product for run in done], first.names, folder / "1-of-1.json", task)
     numbers = [reported(run) for run in done]
     shared = [key for key in numbers[0] if all(key in other for other in numbers)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from .code import code_digest, digest_of, module_digests, script_of
 from .provenance import read_json
 
 LOGS = Path("logs")
+NAMED = 8
 
 
 def records(logs: Path = LOGS) -> list[dict[str, Any]]:
@@ -67,13 +68,18 @@ def made_with(stages: Mapping[str, str], logs: Path = LOGS) -> dict[str, Any] | 
     }
 
 
-def _all_of(values: list[str | None]) -> str | None:
+def device_of(stage: str, who: str, logs: Path = LOGS) -> str | None:
+    """Where the networks of a stage computed, of its jobs all; None of a stage without any."""
+    return _all_of([entry.get("device") for entry in records_of(stage, who, logs) if entry["state"] == "done"])
+
+
+def _all_of(values: Sequence[str | None]) -> str | None:
     return ", ".join(sorted({value for value in values if value})) or None
 
 
 def stale_results(names: set[str], logs: Path = LOGS) -> list[str]:
-    """Results of samples and groups whose code has changed since, in words."""
-    stale = []
+    """Stages whose code has changed since they left results of these samples and groups, a line each, in words."""
+    stale: dict[tuple[str, str], set[str]] = {}
     for entry in records(logs):
         if entry["state"] != "done" or entry["sample"] not in names:
             continue
@@ -86,18 +92,34 @@ def stale_results(names: set[str], logs: Path = LOGS) -> list[str]:
         now = code_digest(script_of(entry["stage"]))
         if changed if then else entry["code"] not in (None, now):
             why = f"changed: {', '.join(changed)}" if then else f"code {entry['code']}, now {now}"
-            stale.append(f"{entry['sample']}: {entry['stage']} ({why})")
-    return stale
+            stale.setdefault((entry["stage"], why), set()).add(entry["sample"])
+    return [f"{stage} of {_named(who)} ({why})" for (stage, why), who in stale.items()]
 
 
-def stale_at_exit(names: set[str], logs: Path = LOGS) -> None:
-    """At the end of this process, list what is stale; where nothing has to run, Snakemake ends without a word."""
-    atexit.register(_print_stale, names, logs.absolute())
+def stale_at_exit(names: set[str], moved: Mapping[str, Mapping[str, str]] | None = None, logs: Path = LOGS) -> None:
+    """At the end of this process, list what is stale; where nothing has to run, Snakemake ends without a word.
+
+    `moved` are, by group, the keys that stand at an earlier version's default, and what it was and is, in words.
+    """
+    atexit.register(_print_stale, names, moved or {}, logs.absolute())
 
 
-def _print_stale(names: set[str], logs: Path) -> None:
+def _print_stale(names: set[str], moved: Mapping[str, Mapping[str, str]], logs: Path) -> None:
     if stale := stale_results(names, logs):
         print("\nkept although the code has changed since (code: frozen):", *stale, sep="\n  ", file=sys.stderr)
+    groups: dict[str, set[str]] = {}
+    for group, keys in moved.items():
+        for key, words in keys.items():
+            groups.setdefault(f"{key}: {words}", set()).add(group)
+    if groups:
+        lines = [f"{line} ({_named(who)})" for line, who in groups.items()]
+        print("\ndefaults of the groups' first runs hold (code: frozen):", *lines, sep="\n  ", file=sys.stderr)
+
+
+def _named(who: set[str]) -> str:
+    """Names in order; of many the first ones, and how many there are."""
+    names = sorted(who)
+    return ", ".join(names) if len(names) <= NAMED else f"{', '.join(names[:NAMED])} and {len(names) - NAMED} others"
 
 
 def _ran(entry: dict[str, Any]) -> str:

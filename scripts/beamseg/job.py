@@ -20,7 +20,7 @@ from typing import IO, Any
 from .code import digest_of, module_digests, script_of
 from .errors import InputError
 from .progress import announced
-from .provenance import made_now, read_json, write_json
+from .provenance import made_now, noted, read_json, write_json
 from .seen import found_by
 
 
@@ -102,7 +102,8 @@ def job(snakemake: Any) -> Iterator[None]:
     """Run a script: output goes to the rule's log, errors are put in words, the end is recorded beside the log.
 
     The record `<log>.json` (stage, sample, state, cause, remedy, outputs, digests of the code, settings, what was seen
-    of the user's files, seconds, memory) is what the summary reads; a job that was killed leaves the state `running`.
+    of the user's files, device, seconds, memory) is what the summary reads; a job that was killed leaves the state
+    `running`.
 
     Raises
     ------
@@ -135,6 +136,7 @@ def job(snakemake: Any) -> Iterator[None]:
         "host": socket.gethostname(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "mem_mb": snakemake.resources.get("mem_mb"),
+        "runtime": snakemake.resources.get("runtime"),
     }
     write_json(record, entry)
     started = time.monotonic()
@@ -174,24 +176,30 @@ def job(snakemake: Any) -> Iterator[None]:
             sys.stdout, sys.stderr = stdout, stderr
             for number, handler in previous:
                 signal.signal(number, handler)
+            entry |= noted()
             entry["seconds"] = round(time.monotonic() - started, 3)
             peak = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
             entry["max_rss_mb"] = round(max(peak) / 1024)
-            if told := beyond_its_memory(entry):
+            for told in beyond_what_it_asked(entry):
                 print(told, file=file)
                 print(told, file=stderr)
             write_json(record, entry)
 
 
-def beyond_its_memory(entry: dict[str, Any]) -> str | None:
-    """What to say of a job's record if it took more memory than it had asked for: a cluster may end the next one."""
-    asked, used = entry["mem_mb"], entry["max_rss_mb"]
-    if not isinstance(asked, int) or used <= asked:
-        return None
-    return (
-        f"WARNING: {entry['stage']} took {used} MB of memory and had asked for {asked}; where that is enforced, set "
-        f"`set-resources: {entry['stage']}: mem_mb: {math.ceil(1.25 * used)}` in the profile"
-    )
+def beyond_what_it_asked(entry: dict[str, Any]) -> list[str]:
+    """What to say of a job's record if it took more memory or time than it had asked for: a cluster ends such jobs."""
+    told = []
+    for key, used, what in (
+        ("mem_mb", entry["max_rss_mb"], "MB of memory"),
+        ("runtime", math.ceil(entry["seconds"] / 60), "minutes"),
+    ):
+        asked = entry[key]
+        if isinstance(asked, int) and used > asked:
+            told.append(
+                f"WARNING: {entry['stage']} took {used} {what} and had asked for {asked}; where that is enforced, set "
+                f"`set-resources: {entry['stage']}: {key}: {math.ceil(1.25 * used)}` in the profile"
+            )
+    return told
 
 
 def _follows_another() -> bool:

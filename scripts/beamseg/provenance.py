@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .code import SCRIPTS, code_digest
+from .code import code_digest
 from .errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -63,7 +63,8 @@ def file_digest(path: str | Path) -> str:
 def identity(stage: str, settings: Any, inputs: dict[str, str | Path | list[str] | None]) -> str:
     """Identity of a stage's result: its code that runs now, its settings and the content of the small files it reads.
 
-    Two runs with the same identity give the same arrays, so a slab that bears it need not be computed again.
+    Two runs with the same identity give the same arrays, so a slab that bears it need not be computed again. `stage` is
+    the name of its script, below `scripts`.
     Inputs are manifests, plans and weights, never volumes: those are named by digests inside the manifests.
     """
     contents: dict[str, Any] = {}
@@ -72,8 +73,7 @@ def identity(stage: str, settings: Any, inputs: dict[str, str | Path | list[str]
             continue
         many = paths if isinstance(paths, list) else [paths]
         contents[name] = [file_digest(path) for path in many]
-    code = code_digest(stage) if (SCRIPTS / f"{stage}.py").exists() else None
-    return digest({"stage": stage, "code": code, "settings": settings, "inputs": contents})
+    return digest({"stage": stage, "code": code_digest(stage), "settings": settings, "inputs": contents})
 
 
 @contextmanager
@@ -241,6 +241,19 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+_NOTED: dict[str, str] = {}
+
+
+def note(**what: str) -> None:
+    """Have the record of this process's job say something, such as the device that it computes on."""
+    _NOTED.update(what)
+
+
+def noted() -> dict[str, str]:
+    """What was noted in this process."""
+    return dict(_NOTED)
 
 
 def made_now() -> dict[str, Any]:

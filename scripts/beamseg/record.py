@@ -35,7 +35,7 @@ from .readers import how_to_read, open_source
 from .readers.source import content_digest
 from .seen import content
 
-OF_THE_ROW = ("sample", "samples", "path", "truth", "bundle", "group", "reference", "preset", "code")
+OF_THE_ROW = ("sample", "samples", "path", "truth", "bundle", "group", "reference", "preset", "code", "only")
 """Keys that name a run and its files, or say nothing of the result."""
 SCHEMAS = CHECKOUT / "workflow" / "schemas"
 OURS = "use a provenance.json that beamseg wrote"
@@ -101,9 +101,9 @@ def record(
     scans: list[dict[str, Any]],
     histograms: dict[str, str | Path],
     weights: dict[str, str | Path],
-    manifests: list[str],
     labels: str | Path,
     code: dict[str, str],
+    device: dict[str, str],
     bundle: str | Path | None = None,
     made: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -123,12 +123,12 @@ def record(
         Name of a scan -> its histogram.npz; empty for a movie.
     weights : dict
         Stage -> weights.
-    manifests : list of path
-        Of the networks' labels; they name the device.
     labels : path
         `labels.json` of the product; of a movie, the manifest of its masks.
     code : dict
         Stage -> digest of the code that made it.
+    device : dict
+        Stage -> device and precision of its networks, and the threads of a CPU.
     bundle : path, optional
         Index of the bundle that was applied.
     made : dict, optional
@@ -155,7 +155,7 @@ def record(
         "bundle": None if bundle is None else digest(read_json(bundle)),
         "settings": settings,
         "seed": settings["seed"],
-        "device": sorted({str(read_json(path).get("device")) for path in manifests}),
+        "device": device,
         "code": code,
         **(made or made_now()),
         "weights": {stage: file_digest(path) for stage, path in weights.items()},

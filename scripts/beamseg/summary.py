@@ -6,12 +6,13 @@ import csv
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from .config import PHANTOM, Run
 from .ended import records_of
+from .errors import InputError
 from .evaluate import stage_table
 from .job import alive
 from .ledger import described, ledger
@@ -22,6 +23,7 @@ from .runs import ALL_STAGES, FRAME_STAGES, STAGES, Runs, is_assigned, is_images
 
 COLUMNS = ("sample", "stage", "state", "cause", "remedy", "log")
 IN_FILE = (*COLUMNS, "warnings")
+LEFT_OUT = "left out"
 SHOWN_IN_FULL = 8
 
 
@@ -157,10 +159,19 @@ def _trained(runs: Runs, name: str, results: Path) -> Path:
     return results / "groups" / runs.owner("train", name) / "stage2.safetensors"
 
 
-def conclude_runs(runs: Runs, *, failed: bool, results: Path = Path("results")) -> None:
-    """Write `results/summary.csv` and `results/index.html`, and print how every run ended and what it measured."""
+def conclude_runs(
+    runs: Runs, *, failed: bool, left_out: Mapping[str, InputError] | None = None, results: Path = Path("results")
+) -> None:
+    """Write `results/summary.csv` and `results/index.html`, and print how every run ended and what it measured.
+
+    `left_out` are rows of the table that are no runs, and why.
+    """
     beside = {name: _files_beside(runs, name, results) for name in runs.runs}
     rows = [run_state(runs, name, results) for name in runs.runs]
+    for name, error in (left_out or {}).items():
+        why = {"cause": f"{error.where}: {error.found}", "remedy": error.remedy}
+        rows.append({"sample": name, "stage": "", "state": LEFT_OUT, "log": "", **why})
+        beside[name] = {}
     rows = [row | {"warnings": _warnings(results / row["sample"], beside[row["sample"]])} for row in rows]
     with atomic_path(results / "summary.csv") as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, IN_FILE)

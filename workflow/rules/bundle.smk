@@ -50,6 +50,7 @@ rule bundle:
             }
             | {"corrections": graph.corrections(run)},
         ),
+        made_by=made_by,
         code=code("bundle"),
     script:
         "../../scripts/bundle.py"

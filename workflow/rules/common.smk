@@ -15,12 +15,21 @@ sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 from beamseg import runs as graph
 from beamseg.annotations import files_of
 from beamseg.code import code_digest, lead_the_path, script_of
-from beamseg.config import BY_HAND, Run, defaults, load_runs, load_schema
+from beamseg.config import (
+    BY_HAND,
+    Run,
+    defaults,
+    load_runs,
+    load_schema,
+    moved_defaults,
+    program_defaults,
+)
 from beamseg.ended import stale_at_exit, tracked_code
 from beamseg.errors import InputError
 from beamseg.footprint import peak_mb, training_mb
 from beamseg.job import Kept
 from beamseg.job import kept as kept_settings
+from beamseg.kept_defaults import keep
 from beamseg.normalize import SCRATCH_MB
 from beamseg.provenance import read_json
 from beamseg.slabs import most_bytes
@@ -31,13 +40,14 @@ from beamseg.summary import conclude_runs
 from beamseg.summary import stages_of as run_stages
 
 try:
-    RUNS, _ = load_runs(".", workflow.basedir, config)
+    RUNS, COMMON = load_runs(".", workflow.basedir, config)
     RUNS = graph.Runs(RUNS)
 except InputError as error:
     raise WorkflowError(str(error))
 
 # A run with every key at its default, but with a correction, so that what corrects it is in its settings.
-STANDARD = defaults(load_schema(Path(workflow.basedir, "workflow", "schemas")))
+SCHEMA = load_schema(Path(workflow.basedir, "workflow", "schemas"))
+STANDARD = defaults(SCHEMA)
 STANDARD["normalize"]["shading"] = "drift"
 STANDARD = Run("", "", STANDARD, {}, Path())
 
@@ -357,6 +367,16 @@ def codes(wildcards):
         known[stage] = frozen or code_digest(script_of(stage))
         found[stage] = {"who": who, "code": known[stage]}
     return Kept(found, repr(known))
+
+
+def made_by(wildcards):
+    """Who left the result of every stage of a group's model."""
+    run = run_of(wildcards)
+    stages = [stage for stage in run_stages(run) if stage in graph.STAGES]
+    shared = [s for s in stages if graph.stage_of(s, run).scope == "group"]
+    owners = {s: RUNS.owner(s, run.name) for s in shared if s != "bundle"}
+    # Names alone, by which nothing is to be made anew.
+    return Kept(owners, "stages of the model")
 
 
 def simulated_scan(wildcards):
@@ -697,9 +717,11 @@ def refuse_gpus_asked_twice():
 
 
 def final_outputs():
-    """Targets of `all`."""
+    """Targets of `all`: of every run, or of those that `only` names."""
     outputs = []
     for run in RUNS.runs.values():
+        if COMMON["only"] and run.name not in COMMON["only"]:
+            continue
         if graph.is_images(run):
             outputs += [
                 f"results/{run.name}/report.html",
@@ -738,9 +760,24 @@ def announce_stale():
     kept = {name for name, run in RUNS.runs.items() if run.get("code") == "frozen"}
     kept |= {group for group, names in RUNS.groups.items() if names[0] in kept}
     if kept and workflow.is_main_process:
-        stale_at_exit(kept)
+        firsts = {group: RUNS.runs[names[0]] for group, names in RUNS.groups.items()}
+        stale_at_exit(
+            kept, {group: moved_defaults(run) for group, run in firsts.items()}
+        )
+
+
+def keep_defaults():
+    """Have every group keep the defaults that it is computed with."""
+    presets, of_presets = Path(workflow.basedir, "config", "presets"), {}
+    for group, names in RUNS.groups.items():
+        named = frozenset(RUNS.runs[name].get("preset") for name in names) - {None}
+        if named not in of_presets:
+            of_presets[named] = program_defaults(SCHEMA, presets, named)
+        frozen = RUNS.runs[names[0]].get("code") == "frozen"
+        folder = Path("results", "groups", group)
+        keep(folder, of_presets[named], frozen=frozen)
 
 
 def conclude(failed):
     """Write results/summary.csv and show how every run ended."""
-    conclude_runs(RUNS, failed=failed)
+    conclude_runs(RUNS, failed=failed, left_out=COMMON["left_out"])

@@ -9,8 +9,6 @@ rule record:
         ),
         histograms=histograms_of,
         weights=lambda wildcards: list(weights_by_stage(wildcards).values()),
-        stage2=label_manifests("stage2"),
-        stage3=label_manifests("stage3"),
         labels=product,
         bundle=lambda wildcards: (
             upstream(wildcards, "apply") if setting("bundle")(wildcards) else []
