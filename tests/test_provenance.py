@@ -44,7 +44,7 @@ def test_identity_follows_code_settings_and_file_content_not_names_or_times(tmp_
     first = identity("segment", {"tile": 128}, {"scan": one})
     assert identity("segment", {"tile": 128}, {"scan": two}) == first
     assert identity("segment", {"tile": 64}, {"scan": one}) != first
-    assert identity("disagree", {"tile": 128}, {"scan": one}) != first
+    assert identity("beamseg/disagree", {"tile": 128}, {"scan": one}) != first
     with monkeypatch.context() as patch:  # slabs and training states of another version are not gone on with
         patch.setattr("beamseg.provenance.code_digest", lambda stage: f"another {stage}")
         assert identity("segment", {"tile": 128}, {"scan": one}) != first
