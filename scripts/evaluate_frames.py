@@ -1,19 +1,20 @@
 """Rule evaluate_frames: masks and angles against a human's."""
 
 from beamseg.evaluate_frames import evaluate_frames
-from beamseg.frames import class_of_grey, frames_by_part, open_frames, paired, short_keys, split
+from beamseg.frames import class_of_grey, frames_by_part, paired, short_keys, split
 from beamseg.job import job
+from beamseg.provenance import read_json
 
 if __name__ == "__main__":
     with job(snakemake):
         files, params = snakemake.input, snakemake.params
         settings = params.settings
-        frames = open_frames(*params.movie)
+        names = [frame["name"] for frame in read_json(files.scan)["frames"]]
         labels, truth = params.masks
-        masks = paired(frames, labels)
+        masks = paired(names, labels)
         parts = split(list(masks), settings["seed"], short_keys(settings))
-        known = (paired(frames, truth) if truth else {}) | masks
-        tested = {name: known[name] for name in frames_by_part(frames.names, parts)["test"] if name in known}
+        known = (paired(names, truth) if truth else {}) | masks
+        tested = {name: known[name] for name in frames_by_part(names, parts)["test"] if name in known}
         evaluate_frames(
             files.masks,
             files.geometry,

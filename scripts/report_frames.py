@@ -1,14 +1,18 @@
 """Rule report_frames: the angle over time, pictures, and the first page of a movie."""
 
+from pathlib import Path
+
 from beamseg.frames import open_frames, short_keys
 from beamseg.job import job
 from beamseg.report_frames import report_frames
+from beamseg.seen import is_gone
 
 if __name__ == "__main__":
     with job(snakemake):
         files, out = snakemake.input, snakemake.output
+        movie, dataset = snakemake.params.movie
         report_frames(
-            frames=open_frames(*snakemake.params.movie),
+            frames=None if is_gone(Path(movie)) else open_frames(movie, dataset),
             scan=files.scan,
             masks=files.masks,
             geometry=files.geometry,

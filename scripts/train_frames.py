@@ -14,7 +14,7 @@ if __name__ == "__main__":
         masks_used = []
         for path, folder, dataset in params.movies:
             frames = open_frames(path, dataset)
-            masks = paired(frames, folder)
+            masks = paired(frames.names, folder)
             found = split(list(masks), settings["seed"], short_keys(settings))
             for part in ("train", "validation"):
                 parts[part] += [Item(frames, name, masks[name]) for name in found[part]]

@@ -84,9 +84,9 @@ def test_masks_are_paired_by_name_and_strays_are_named(tmp_path):
     png(tmp_path / "masks" / "b.png", np.zeros((4, 4), np.uint8))
     frames = open_frames(tmp_path / "frames")
     with pytest.raises(InputError, match=r"1 masks without a frame: c\.tif"):
-        paired(frames, tmp_path / "masks")
+        paired(frames.names, tmp_path / "masks")
     (tmp_path / "masks" / "c.tif.png").unlink()
-    assert list(paired(frames, tmp_path / "masks")) == ["b"]
+    assert list(paired(frames.names, tmp_path / "masks")) == ["b"]
 
 
 def test_a_name_given_twice_is_refused(tmp_path):

@@ -153,7 +153,7 @@ def movie(tmp_path_factory):
 
 def items(folder):
     frames = open_frames(folder / "frames")
-    masks = paired(frames, folder / "labels")
+    masks = paired(frames.names, folder / "labels")
     with_mask = [Item(frames, name, file) for name, file in masks.items()]
     return with_mask[:-1], with_mask[-1:], [Item(frames, name) for name in frames.names if name not in masks]
 

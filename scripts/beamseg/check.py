@@ -138,7 +138,7 @@ def inspect_frames(run: Run) -> str:
     if run.get("path") == PHANTOM:
         return f"{run.get('frames.phantom.frames')} frames"
     frames = open_frames(run.file("path") or "", run.get("dataset"))
-    masks = paired(frames, run.file("labels.path") or "")
+    masks = paired(frames.names, run.file("labels.path") or "")
     parts = split(list(masks), run.get("seed"), run.get("frames"))
     return f"{len(frames.names)} frames, " + ", ".join(f"{len(names)} {part}" for part, names in parts.items() if names)
 

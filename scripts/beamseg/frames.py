@@ -220,8 +220,8 @@ def read_mask(file: Path, grey_to_class: dict[int, int], n_classes: int) -> np.n
     return np.array([table[int(v)] for v in values], np.uint8)[np.searchsorted(values, image)]
 
 
-def paired(frames: Frames, folder: str | Path) -> dict[str, Path]:
-    """Frame name -> mask file of that name.
+def paired(names: list[str], folder: str | Path) -> dict[str, Path]:
+    """Name of a frame -> mask file of that name.
 
     Raises
     ------
@@ -229,11 +229,11 @@ def paired(frames: Frames, folder: str | Path) -> dict[str, Path]:
         If a mask has no frame.
     """
     files = named_files(Path(folder))
-    known = set(frames.names)
+    known = set(names)
     if strays := [name for name in files if name not in known]:
         raise InputError(
             folder, f"{len(strays)} masks without a frame: {', '.join(strays[:5])}",
-            f"masks named as frames are, {frames.names[0]} say", "rename or remove them",
+            f"masks named as frames are, {names[0]} say", "rename or remove them",
         )  # fmt: skip
     return files
 

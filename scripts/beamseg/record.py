@@ -33,7 +33,7 @@ from .job import Kept
 from .provenance import CHECKOUT, atomic_path, digest, file_digest, made_now, read_json, write_json
 from .readers import how_to_read, open_source
 from .readers.source import content_digest
-from .seen import content
+from .seen import content, is_gone
 
 OF_THE_ROW = ("sample", "samples", "path", "truth", "bundle", "group", "reference", "preset", "code", "only")
 """Keys that name a run and its files, or say nothing of the result."""
@@ -83,7 +83,7 @@ def described_scans(runs: dict[str, Run], name: str, references: list[str]) -> l
 def scan_content(path: str | Path, settings: dict[str, Any]) -> str:
     """Digest of a scan's voxels as stored, read as its settings say; of a movie, of its files."""
     if settings["kind"] == "images":
-        return file_digest(path)
+        return str(content([path]))
     return content_digest(open_source(path, **how_to_read(settings["dataset"], settings["ingest"])))
 
 
@@ -117,8 +117,8 @@ def record(
         `effective` settings of the run.
     scans : list of dict
         `described_scans`; in place of `paths` each gets `content`, the digest of its voxels as stored (of a movie, of
-        its files), and `labels_content`; None where there is no file. `labels_seen` is the content of labels that have
-        gone since.
+        its files), and `labels_content`; None where there is no file. `seen` is the content of files that have gone
+        since, by path.
     histograms : dict
         Name of a scan -> its histogram.npz; empty for a movie.
     weights : dict
@@ -136,14 +136,15 @@ def record(
     """
     for scan in scans:
         paths = scan.pop("paths")
-        then, path = scan.pop("labels_seen", None), paths.get("labels_content")
-        scan["labels_content"] = path and (labels_content(path) or then)
+        then, path = scan.pop("seen", {}), paths.get("labels_content")
+        scan["labels_content"] = path and (labels_content(path) or then.get(path))
         if histograms:
             with np.load(histograms[scan["name"]]) as found:
                 scan["content"] = str(found["content"])
         else:
-            there = "content" in paths and Path(paths["content"]).exists()
-            scan["content"] = file_digest(paths["content"]) if there else None
+            movie = paths.get("content")
+            gone = movie is None or is_gone(Path(movie))
+            scan["content"] = then.get(movie) if gone else content([movie])
     product = read_json(labels)
     if "frames" in product:
         masks = {frame: entry["digest"] for frame, entry in product["frames"].items()}

@@ -33,7 +33,7 @@ MOVIE_MS = 100
 
 def report_frames(
     *,
-    frames: Frames,
+    frames: Frames | None,
     scan: str | Path,
     masks: str | Path,
     geometry: str | Path,
@@ -49,7 +49,8 @@ def report_frames(
 
     Parameters
     ----------
-    frames : Frames
+    frames : Frames or None
+        None where the movie was archived away.
     scan, masks, geometry, metrics, curves : path
         What `frames`, `segment_frames`, `measure_frames`, `evaluate_frames` and `train_frames` left.
     settings : dict
@@ -64,9 +65,11 @@ def report_frames(
     shown = set(np.linspace(0, len(table) - 1, min(SHEET, len(table))).round().astype(int).tolist())
     step = -(-len(table) // MOVIE_FRAMES)
     sheet, movie = [], []
-    for index, (name, labels) in enumerate(zip(frames.names, masks_of(masks, frames.names), strict=True)):
+    names = [frame["name"] for frame in about["frames"]]
+    for index, (name, labels) in enumerate(zip(names, masks_of(masks, names), strict=True)):
         if index in shown or index % step == 0:
-            picture = overlay(frames.read(name), labels, table.iloc[index])
+            image = np.zeros(labels.shape, np.uint8) if frames is None else frames.read(name)
+            picture = overlay(image, labels, table.iloc[index])
             if index in shown:
                 sheet.append((name, picture))
             if index % step == 0:
@@ -74,6 +77,7 @@ def report_frames(
     with figures.style():
         figures.save(sheet_figure(sheet), out_sheet, max_kb=900)
     write_gif(movie, out_movie)
+    about["archived"] = frames is None
     write_page(about, result, table, pd.read_csv(curves), out_angle, out_sheet, out_movie, out_html)
 
 
@@ -217,6 +221,8 @@ def verdicts(
     best = curves["validation"].max()
     if np.isfinite(best):
         yield "note", "training", f"best epoch has a mean IoU of {percent(float(best))} on the validation frames."
+    if about["archived"]:
+        yield "note", "pictures", "the movie is archived away: they show masks without its grey levels."
     if about["pixel_nm"] is None:
         yield "warn", "lengths", "no pixel size is known: lengths are in pixels; set `frames.pixel_nm`."
 

@@ -33,7 +33,7 @@ def seen(path: str, files: Iterable[Path], record: Path, *, read: bool = True) -
         Whether to look into folders and, of changed files, at their bytes; a scan is too large for that, and `ingest`
         looks at its voxels.
     """
-    there = tuple(str(file) for file in files if not _is_empty(file))
+    there = tuple(str(file) for file in files if not is_gone(file))
     stats = [_stat(file) for each in there for file in (_files(Path(each)) if read else [Path(each)])]
     now = digest(stats) if stats else None
     then = read_json(record).get("seen", {}).get(path) if record.exists() else None
@@ -73,9 +73,9 @@ def _given(value: Any) -> Iterator[dict[str, Any]]:
             yield each
 
 
-def _is_empty(path: Path) -> bool:
-    """Whether a folder holds nothing, as a disk's folder does while the disk is not mounted."""
-    return path.is_dir() and next(path.iterdir(), None) is None
+def is_gone(path: Path) -> bool:
+    """Whether there is no such file, or a folder that holds nothing, as a disk's while it is not mounted."""
+    return next(path.iterdir(), None) is None if path.is_dir() else not path.exists()
 
 
 def _stat(path: Path) -> list[Any]:

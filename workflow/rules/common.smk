@@ -294,11 +294,6 @@ def grey_of_features(wildcards):
     return upstream(wildcards, "normalize@reference") if labeler == "features" else []
 
 
-def existing(path):
-    """An input of a movie that may be missing: the job itself then fails with words, and no other job does."""
-    return [str(path)] if path is not None and Path(path).exists() else []
-
-
 def is_phantom(wildcards):
     return run_of(wildcards).get("path") == graph.PHANTOM
 
@@ -388,19 +383,24 @@ def simulated_scan(wildcards):
 
 
 def recorded_scans(wildcards):
-    """`described_scans`, with the content of labels as training or evaluation found it: they may have gone since."""
+    """`described_scans`, with the content of labels and movies as jobs found it: they may have gone since."""
     references = RUNS.references(run_of(wildcards).group)
     found = described_scans(RUNS.runs, wildcards.sample, references)
-    for entry in [] if is_movie(wildcards) else found:
+    frames = "_frames" if is_movie(wildcards) else ""
+    for entry in found:
         name = entry["name"]
-        trained = RUNS.owner("train", name)
-        jobs = [f"logs/groups/{trained}/train", f"logs/{name}/evaluate"]
+        trained = RUNS.owner(f"train{frames}", name)
+        jobs = [
+            f"logs/groups/{trained}/train{frames}",
+            f"logs/{name}/evaluate{frames}",
+        ]
+        if frames:
+            jobs.append(f"logs/{RUNS.owner('frames', name)}/frames")
         records = [Path(f"{job}.log.json") for job in jobs]
-        known = [read_json(path).get("seen", {}) for path in records if path.exists()]
-        path = labels_path(name)
-        entry["labels_seen"] = next(
-            (of[path]["content"] for of in known if path in of), None
-        )
+        entry["seen"] = {}
+        for path in records:
+            known = read_json(path).get("seen", {}) if path.exists() else {}
+            entry["seen"] |= {file: each["content"] for file, each in known.items()}
     return found
 
 
@@ -575,16 +575,25 @@ def movie(run):
     return run.file("path"), run.file("labels.path"), run.file("truth")
 
 
-def movie_inputs(*which):
-    """Inputs of a job on frames: the generated movie, or the user's files that are there (0 frames, 1 labels, 2 truth)."""
+def simulated_movie(wildcards):
+    """The movie that `simulate_frames` leaves, as input of a rule; files of the user are none (see `user_file`)."""
+    return upstream(wildcards, "simulate_frames") if is_phantom(wildcards) else []
 
-    def found(wildcards):
-        run = run_of(wildcards)
-        if run.get("path") == graph.PHANTOM:
-            return [upstream(wildcards, "simulate_frames")]
-        return [path for index in which for path in existing(movie(run)[index])]
 
-    return found
+def movie_files(rule, *which, reference=False):
+    """Files of the user as a parameter: 0 frames, 1 labels, 2 truth, of the run or of its group's reference scans."""
+
+    def given(wildcards):
+        run, record = run_of(wildcards), record_of(rule, wildcards)
+        names = RUNS.references(run.group) if reference else [run.name]
+        runs = [
+            RUNS.runs[n] for n in names if RUNS.runs[n].get("path") != graph.PHANTOM
+        ]
+        paths = [str(p) for r in runs for i in which if (p := movie(r)[i]) is not None]
+        found = [seen(path, the_user_s(path), record) for path in paths]
+        return [Kept(each, repr([each["path"], each["stamp"]])) for each in found]
+
+    return given
 
 
 def movie_paths(wildcards):
@@ -607,20 +616,14 @@ def human_masks(wildcards):
     return [None if path is None else str(path) for path in paths]
 
 
-def group_movies(wildcards):
-    """Inputs of a group's training on frames: never a truth."""
-    paths = []
-    for name in RUNS.references(run_of(wildcards).group):
-        run = RUNS.runs[name]
-        if run.get("path") == graph.PHANTOM:
-            paths.append(
-                RESULTS["simulate_frames"].format(
-                    who=RUNS.owner("simulate_frames", name)
-                )
-            )
-        else:
-            paths += [path for given in movie(run)[:2] for path in existing(given)]
-    return paths
+def simulated_movies(wildcards):
+    """The same of a group's reference scans."""
+    names = RUNS.references(run_of(wildcards).group)
+    return [
+        RESULTS["simulate_frames"].format(who=RUNS.owner("simulate_frames", name))
+        for name in names
+        if RUNS.runs[name].get("path") == graph.PHANTOM
+    ]
 
 
 def mem_mb(wildcards, attempt):

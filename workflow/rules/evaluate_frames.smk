@@ -6,7 +6,8 @@ rule evaluate_frames:
     input:
         masks=needs("segment_frames"),
         geometry=needs("measure_frames"),
-        movie=movie_inputs(0, 1, 2),
+        scan=needs("frames"),
+        movie=simulated_movie,
     output:
         "results/{sample}/metrics.json",
     log:
@@ -22,8 +23,8 @@ rule evaluate_frames:
         runtime=at_least(60),
     params:
         settings=kept("evaluate_frames", settings_of("evaluate_frames")),
-        movie=movie_of,
         masks=human_masks,
+        files=movie_files("evaluate_frames", 1, 2),
         code=code("evaluate_frames"),
     script:
         "../../scripts/evaluate_frames.py"

@@ -4,7 +4,7 @@
 rule frames:
     """Names, sizes and saturation of the frames, and the pixel size."""
     input:
-        movie=movie_inputs(0),
+        movie=simulated_movie,
     output:
         "results/{sample}/frames.json",
     log:
@@ -20,6 +20,7 @@ rule frames:
         runtime=at_least(60),
     params:
         movie=movie_of,
+        files=movie_files("frames", 0),
         pixel_nm=setting("frames.pixel_nm"),
         code=code("frames"),
     script:

@@ -9,7 +9,7 @@ rule report_frames:
         geometry=needs("measure_frames"),
         metrics=needs("evaluate_frames"),
         curves=beside("train_frames", "train_frames.csv"),
-        movie=movie_inputs(0),
+        movie=simulated_movie,
     output:
         html=report(
             "results/{sample}/report.html",

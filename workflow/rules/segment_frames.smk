@@ -6,7 +6,7 @@ rule segment_frames:
     input:
         scan=needs("frames"),
         weights=needs("train_frames"),
-        movie=movie_inputs(0),
+        movie=simulated_movie,
     output:
         "results/{sample}/segment_frames/masks.json",
     log:

@@ -5,7 +5,7 @@ rule train_frames:
     """Weights and curves, from the reference scans of the group."""
     input:
         scans=needs("frames@reference"),
-        movies=group_movies,
+        movies=simulated_movies,
     output:
         weights="results/groups/{group}/frames.safetensors",
         curves="results/groups/{group}/train_frames.csv",
@@ -23,6 +23,7 @@ rule train_frames:
     params:
         settings=kept("train_frames", settings_of("train_frames")),
         movies=movie_paths,
+        files=movie_files("train_frames", 1, reference=True),
         device=setting("device"),
         code=code("train_frames"),
     script:
