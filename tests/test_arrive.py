@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -156,6 +157,41 @@ def test_a_scan_that_joins_a_group_leaves_its_model_alone(place):
     graph = Runs(load_runs(folder / "work", BASEDIR)[0])
     assert graph.references("g") == ["old"]
     assert list(graph.runs) == ["old", "one"]
+
+
+def linked(folder):
+    """A master file and the file beside it that holds its voxels."""
+    with h5py.File(folder / "scans" / "voxels.h5", "w") as file:
+        file["v"] = np.random.default_rng(0).integers(0, 99, (20, 16, 18)).astype(np.uint8)
+    with h5py.File(folder / "scans" / "master.h5", "w") as file:
+        file["exchange/data"] = h5py.ExternalLink("voxels.h5", "v")
+
+
+def test_a_scan_that_leads_to_other_files_is_a_row_and_a_word_on_what_to_set(place, capsys):
+    folder, lines = place
+    linked(folder)
+    come(folder)
+    assert [row["sample"] for row in read_table(table(folder))] == ["master", "one"]
+    printed = capsys.readouterr().out
+    assert "added    master: /exchange/data is a link to v in voxels.h5; if you trust" in printed
+    assert "set `ingest: {external_links: beside}` in config.yaml" in printed
+    assert len(lines) == 1
+    assert not (folder / "work" / "config" / "samples").exists()
+    _, common = load_runs(folder / "work", BASEDIR)
+    assert common["ingest"]["external_links"] == "none"
+
+
+@pytest.mark.parametrize("where", ["config.yaml", "the group's column"])
+def test_a_scan_that_leads_to_other_files_is_looked_at_where_that_was_allowed(place, where, capsys):
+    folder, _ = place
+    linked(folder)
+    if where == "config.yaml":
+        (folder / "work" / "config" / "config.yaml").write_text("ingest: {external_links: beside}\n")
+    else:
+        head = "sample\tpath\tgroup\tingest.external_links\n"
+        table(folder).write_text(f"{head}old\t/data/old.h5\tg\tbeside\n")
+    come(folder, group="g" if where != "config.yaml" else None)
+    assert "added    master: 20×16×18 uint8" in capsys.readouterr().out
 
 
 def test_a_column_that_the_table_has_not_is_asked_for(place):

@@ -27,14 +27,14 @@ from formats import write_mhd, write_mrc, write_nhdr, write_ome_zarr, write_stac
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "inputs.md"
 VOLUME = np.random.default_rng(0).integers(0, 1000, (12, 9, 7)).astype(np.uint16)
 Case = tuple[Path, dict[str, Any]]
-CASES: dict[str, tuple[Callable[[Path], Path], str, str]] = {}
+CASES: dict[str, tuple[Callable[[Path], Path], str, str, dict[str, Any]]] = {}
 
 
-def case(name: str, found: str, remedy: str) -> Callable[[Callable[[Path], Path]], Callable[[Path], Path]]:
-    """Register a maker of bad input: what the message says was found, and a part of the remedy; both are patterns."""
+def case(name: str, found: str, remedy: str, **how: Any) -> Callable[[Callable[[Path], Path]], Callable[[Path], Path]]:
+    """Register a maker of bad input: a pattern of what was found, a part of the remedy, and how it is opened."""
 
     def register(make: Callable[[Path], Path]) -> Callable[[Path], Path]:
-        CASES[name] = (make, found, remedy)
+        CASES[name] = (make, found, remedy, how)
         return make
 
     return register
@@ -206,7 +206,21 @@ def virtual(folder: Path) -> Path:
     return folder / "a.h5"
 
 
-@case("missing part of a virtual data set", r"^/v takes voxels from part_1.h5, which is missing$", "copy that file too")
+@case(
+    "voxels in other files",
+    r"^/v takes its values from part_0.h5 and 1 more$",
+    "if you trust where the scan comes from, set `ingest: {external_links: beside}` in config.yaml",
+)
+def in_parts(folder: Path) -> Path:
+    return virtual(folder)
+
+
+@case(
+    "missing part of a virtual data set",
+    r"^/v takes voxels from part_1.h5, which is missing$",
+    "copy that file too",
+    external_links="beside",
+)
 def missing_part(folder: Path) -> Path:
     path = virtual(folder)
     (folder / "part_1.h5").unlink()
@@ -216,7 +230,8 @@ def missing_part(folder: Path) -> Path:
 @case(
     "voxels from elsewhere",
     r"^/v takes voxels from .*elsewhere.h5, outside the folder of a.h5$",
-    r"ingest.external_links: true",
+    "ingest: {external_links: any}",
+    external_links="beside",
 )
 def elsewhere(folder: Path) -> Path:
     (folder / "scan").mkdir()
@@ -229,14 +244,24 @@ def elsewhere(folder: Path) -> Path:
     return folder / "scan" / "a.h5"
 
 
-@case("truncated part of a virtual data set", r"^a truncated or damaged part of 900 bytes", "copy the file again")
+@case(
+    "truncated part of a virtual data set",
+    r"^a truncated or damaged part of 900 bytes",
+    "copy the file again",
+    external_links="beside",
+)
 def truncated_part(folder: Path) -> Path:
     path = virtual(folder)
     cut(folder / "part_1.h5", 900)
     return path
 
 
-@case("part without its data set", r"^/v takes voxels from v of part_1.h5, which is missing$", "copy the file again")
+@case(
+    "part without its data set",
+    r"^/v takes voxels from v of part_1.h5, which is missing$",
+    "copy the file again",
+    external_links="beside",
+)
 def empty_part(folder: Path) -> Path:
     path = virtual(folder)
     h5(folder / "part_1.h5", w=VOLUME)
@@ -372,10 +397,10 @@ def two_images(folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input(tmp_path: Path, name: str) -> None:
-    make, found, remedy = CASES[name]
+    make, found, remedy, how = CASES[name]
     path = make(tmp_path)
     with pytest.raises(InputError) as error:
-        open_source(path)
+        open_source(path, **how)
     assert re.search(found, error.value.found), error.value.found
     assert remedy in error.value.remedy
     assert str(tmp_path) in error.value.where

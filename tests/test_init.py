@@ -98,11 +98,22 @@ def test_scans_of_every_format_are_found_once(tmp_path: Path) -> None:
         layout[10 * k : 10 * k + 10] = h5py.VirtualSource(f"tomo_parts/p{k}.h5", "exchange/data", (10, 16, 18))
     with h5py.File(folder / "tomo.h5", "w") as file:
         file.create_virtual_dataset("exchange/data", layout)
-    added, refused = init(folder, tmp_path / "samples.tsv")
-    assert refused == []
-    names = {row["sample"] for row in read_table(tmp_path / "samples.tsv")}
-    assert names == {"cell", "bone", "rock", "array", "deep_pyramid", "tomo"}
-    assert len(added) == 6
+    for value, shape in (("beside", "20×16×18"), ("none", "unknown")):
+        table = tmp_path / value / "samples.tsv"
+        added, refused = init(folder, table, external_links=value, part_gvoxels=1e-6)
+        assert refused == []
+        names = {row["sample"] for row in read_table(table)}
+        assert names == {"cell", "bone", "rock", "array", "deep_pyramid", "tomo"}
+        assert len(added) == 6
+        assert f"/tomo.h5\t\t\t\t\t\t\t{shape}\t" in table.read_text()
+        (line,) = (line for line in added if line.startswith("tomo:"))
+        told = "takes its values from tomo_parts/p0.h5 and 1 more; if you trust where the scan comes from, set"
+        assert (f"{told} `ingest: {{external_links: beside}}` in config.yaml" in line) == (value == "none")
+        assert (table.parent / "samples" / "tomo.yaml").exists() == (value == "beside")  # its parts, if they are known
+    (folder / "tomo_parts" / "p1.h5").unlink()
+    missing = f"{folder / 'tomo.h5'}: needs {folder / 'tomo_parts/p1.h5'}, which is missing"
+    _, refused = init(folder, tmp_path / "again" / "samples.tsv")
+    assert refused == [missing]
 
 
 def test_a_stray_image_among_slices_is_one_refused_scan(scans: Path, tmp_path: Path) -> None:

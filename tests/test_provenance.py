@@ -193,6 +193,25 @@ def test_an_input_of_another_content_is_refused(alike, tmp_path, which):
     assert not (tmp_path / "again").exists()
 
 
+def test_a_record_opens_no_links(tmp_path):
+    """Whoever sends a record and a scan may not have said yes for whoever repeats it."""
+    scan = tmp_path / "a.h5"
+    with h5py.File(tmp_path / "voxels.h5", "w") as file:
+        file["v"] = np.random.default_rng(0).integers(0, 99, (12, 9, 7)).astype(np.uint8)
+    with h5py.File(scan, "w") as file:
+        file["exchange/data"] = h5py.ExternalLink("voxels.h5", "v")
+    runs = load(tmp_path / "then", [["sample", "path"], ["a", scan]], {"ingest": {"external_links": "any"}})
+    of = provenance(runs, "a", tmp_path)
+    forged = read_json(of)
+    forged["scans"][0]["settings"] = {"ingest.external_links": "any"}
+    write_json(of, forged)
+    with pytest.raises(InputError, match="(?s)is a link to v in voxels.h5.*give --external-links beside"):
+        repeat(of, [scan], tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    repeat(of, [scan], tmp_path / "again", external_links="beside")
+    assert loaded(tmp_path / "again").runs["a"].get("ingest.external_links") == "beside"
+
+
 NO_NAMES = ("../../../outside", "a\tb", "a\n", "")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beamseg.errors import InputError
-from beamseg.readers import open_labels, open_source
+from beamseg.readers import Linked, open_labels, open_source
 from beamseg.readers.numbering import natural_key
 from beamseg.readers.source import combine_digests, content_digest, task_borders, to_micrometres
 from formats import write_mhd, write_nhdr, write_ome_zarr
@@ -38,9 +41,9 @@ def write_stack(folder: Path, volume: np.ndarray, name: str = "s_{}.tif", **opti
     return folder
 
 
-def found(path: Path, dataset: str | None = None) -> str:
+def found(path: Path, dataset: str | None = None, **how: Any) -> str:
     with pytest.raises(InputError) as error:
-        open_source(path, dataset)
+        open_source(path, dataset, **how)
     return error.value.found
 
 
@@ -214,9 +217,9 @@ def test_hdf5_that_reads_as_zeros_is_noticed(tmp_path: Path) -> None:
     layout[:] = h5py.VirtualSource("part.h5", "v", VOLUME.shape)
     with h5py.File(path, "w") as file:
         file.create_virtual_dataset("v", layout)
-    assert [f.name for f in open_source(path).files] == ["a.h5", "part.h5"]
+    assert [f.name for f in open_source(path, external_links="beside").files] == ["a.h5", "part.h5"]
     part.unlink()
-    assert found(path) == "/v takes voxels from part.h5, which is missing"
+    assert found(path, external_links="beside") == "/v takes voxels from part.h5, which is missing"
 
 
 def test_truncated_hdf5(tmp_path: Path) -> None:
@@ -294,9 +297,13 @@ def test_every_data_set_of_a_part_is_looked_for(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_virtual_dataset("v", layout)
     write_h5(tmp_path / "part.h5", first=VOLUME[:half], second=VOLUME[half:])
-    np.testing.assert_array_equal(open_source(tmp_path / "a.h5").read(0, len(VOLUME)), VOLUME)
+    source = open_source(tmp_path / "a.h5", external_links="beside")
+    np.testing.assert_array_equal(source.read(0, len(VOLUME)), VOLUME)
+    del source
     write_h5(tmp_path / "part.h5", first=VOLUME[:half])
-    assert found(tmp_path / "a.h5") == "/v takes voxels from second of part.h5, which is missing"
+    assert (
+        found(tmp_path / "a.h5", external_links="beside") == "/v takes voxels from second of part.h5, which is missing"
+    )
 
 
 def test_parts_are_looked_for_where_hdf5_does(tmp_path: Path) -> None:
@@ -306,7 +313,8 @@ def test_parts_are_looked_for_where_hdf5_does(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_virtual_dataset("v", layout)
     write_h5(tmp_path / "p.h5", v=VOLUME)
-    assert found(tmp_path / "a.h5") == "/v takes voxels from parts/p.h5, which is missing"
+    wanted = "/v takes voxels from parts/p.h5, which is missing"
+    assert found(tmp_path / "a.h5", external_links="beside") == wanted
 
 
 def test_bare_voxels_beside_an_hdf5_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,9 +322,11 @@ def test_bare_voxels_beside_an_hdf5_file(tmp_path: Path, monkeypatch: pytest.Mon
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("v", VOLUME.shape, VOLUME.dtype, external=[("bare.raw", 0, VOLUME.nbytes)])
     monkeypatch.chdir("/")
-    np.testing.assert_array_equal(open_source(tmp_path / "a.h5").read(0, len(VOLUME)), VOLUME)
+    source = open_source(tmp_path / "a.h5", external_links="beside")
+    np.testing.assert_array_equal(source.read(0, len(VOLUME)), VOLUME)
+    del source
     (tmp_path / "bare.raw").write_bytes(VOLUME.tobytes()[:100])
-    assert found(tmp_path / "a.h5") == "a truncated file of 100 bytes"
+    assert found(tmp_path / "a.h5", external_links="beside") == "a truncated file of 100 bytes"
 
 
 @pytest.mark.parametrize("size", ["0.65 um", h5py.Empty("f8"), "none"])
@@ -357,11 +367,112 @@ def linked_outside(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["external link", "external storage", "virtual data set", "link in a part"])
 def test_voxels_outside_the_folder_of_a_file_are_read_only_if_asked_for(tmp_path: Path, kind: str) -> None:
     path = linked_outside(tmp_path, kind)
-    with pytest.raises(InputError) as error:
+    with pytest.raises(Linked, match=r"a link to v in \.\./secret|takes its values from"):
         open_source(path, "v")
+    with pytest.raises(InputError) as error:
+        open_source(path, "v", external_links="beside")
     assert "outside the folder of a.h5" in error.value.found
-    assert "ingest.external_links: true" in error.value.remedy
-    np.testing.assert_array_equal(open_source(path, "v", external_links=True).read(0, len(VOLUME)), VOLUME)
+    assert "set `ingest: {external_links: any}` in config.yaml" in error.value.remedy
+    np.testing.assert_array_equal(open_source(path, "v", external_links="any").read(0, len(VOLUME)), VOLUME)
+
+
+def leading_beside(folder: Path, kind: str) -> tuple[Path, str]:
+    """A scan that leads to a file beside it, in one of the ways that HDF5 has, and how the error says so."""
+    write_h5(folder / "part.h5", v=VOLUME)
+    (folder / "part.raw").write_bytes(VOLUME.tobytes())
+    layout = h5py.VirtualLayout(VOLUME.shape, VOLUME.dtype)
+    layout[:] = h5py.VirtualSource("part.h5", "v", VOLUME.shape)
+    inner = h5py.VirtualLayout(VOLUME.shape, VOLUME.dtype)
+    inner[:] = h5py.VirtualSource(".", "below/v", VOLUME.shape)
+    with h5py.File(folder / "a.h5", "w") as file:
+        if kind == "external link":
+            file["v"] = h5py.ExternalLink("part.h5", "/v")
+            return folder / "a.h5", "/v is a link to /v in part.h5"
+        if kind == "group behind a link":
+            file["entry"] = h5py.ExternalLink("part.h5", "/")
+            file["v"] = h5py.SoftLink("entry/v")
+            return folder / "a.h5", "/entry is a link to / in part.h5"
+        if kind == "soft link to a link":
+            file["deep/er/v"] = h5py.ExternalLink("part.h5", "v")
+            file["deep/in"] = h5py.SoftLink("er")
+            file["v"] = h5py.SoftLink("/deep/./in/v")
+            return folder / "a.h5", "/deep/er/v is a link to v in part.h5"
+        if kind == "external storage":
+            file.create_dataset("v", VOLUME.shape, VOLUME.dtype, external=[("part.raw", 0, VOLUME.nbytes)])
+            return folder / "a.h5", "/v takes its values from part.raw"
+        if kind == "virtual data set":
+            file.create_virtual_dataset("v", layout)
+            return folder / "a.h5", "/v takes its values from part.h5"
+        file.create_virtual_dataset("v", inner)
+        if kind == "virtual data set over a link":
+            file["below/v"] = h5py.ExternalLink("part.h5", "v")
+            return folder / "a.h5", "/below/v is a link to v in part.h5"
+        file.create_virtual_dataset("below/v", layout)
+        return folder / "a.h5", "/below/v takes its values from part.h5"
+
+
+LEADING = (
+    *("external link", "group behind a link", "soft link to a link", "external storage", "virtual data set"),
+    *("virtual data set over a link", "virtual data set over a virtual one"),
+)
+
+
+@pytest.mark.parametrize("kind", LEADING)
+def test_an_hdf5_file_leads_to_another_only_if_asked_for(tmp_path: Path, kind: str) -> None:
+    path, wanted = leading_beside(tmp_path, kind)
+    for name in ("v", None):
+        with pytest.raises(Linked) as error:
+            open_source(path, name)
+        assert error.value.found == wanted
+        assert error.value.where == str(path)
+        assert error.value.expected == "voxels in the file itself, as long as `ingest.external_links` is none"
+        assert error.value.remedy == (
+            "if you trust where the scan comes from, set `ingest: {external_links: beside}` in config.yaml; "
+            "labels, truths and movies have to be whole in one file"
+        )
+        assert [file.name for file in error.value.files] == [wanted.rsplit(" ", 1)[1]]
+    with pytest.raises(Linked):
+        open_labels(path, "v")
+    for value in ("beside", "any"):
+        np.testing.assert_array_equal(open_source(path, "v", external_links=value).read(0, len(VOLUME)), VOLUME)
+
+
+def test_a_link_is_refused_without_a_look_at_the_other_file(tmp_path: Path) -> None:
+    """A pipe there would keep whoever opens it waiting."""
+    os.mkfifo(tmp_path / "part.h5")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["entry"] = h5py.ExternalLink("part.h5", "/")
+    words = f"from beamseg.readers import open_source; open_source({str(tmp_path / 'a.h5')!r})"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=120)
+    assert "/entry is a link to / in part.h5" in done.stderr
+
+
+def test_links_that_the_voxels_do_not_need_stay_shut(tmp_path: Path) -> None:
+    """What is looked for at a link is refused, also a voxel size; a link elsewhere in the file is nothing."""
+    path = write_h5(tmp_path / "a.h5", exchange__data=VOLUME)
+    with h5py.File(path, "a") as file:
+        file["raw"] = h5py.ExternalLink("gone.h5", "/")
+    np.testing.assert_array_equal(open_source(path).read(0, len(VOLUME)), VOLUME)
+    with h5py.File(path, "a") as file:
+        file["measurement"] = h5py.ExternalLink("gone.h5", "/")
+    with pytest.raises(Linked, match="/measurement is a link"):
+        open_source(path)
+
+
+def test_a_file_with_a_volume_of_its_own_and_a_link_says_that_it_may_be_named(tmp_path: Path) -> None:
+    path = write_h5(tmp_path / "a.h5", preview=VOLUME)
+    with h5py.File(path, "a") as file:
+        file["scan"] = h5py.ExternalLink("/data/scan.h5", "v")
+    with pytest.raises(Linked, match="/scan is a link to v in /data/scan") as error:
+        open_source(path)
+    assert "{external_links: any}` in config.yaml, or name a data set of the file itself" in error.value.remedy
+    np.testing.assert_array_equal(open_source(path, "preview").read(0, len(VOLUME)), VOLUME)
+
+
+def test_links_in_circles_are_nothing(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["v"], file["w"] = h5py.SoftLink("/w"), h5py.SoftLink("/v")
+    assert "too many links" in found(tmp_path / "a.h5", dataset="v")
 
 
 def naming(path: Path, voxels: Path, name: str) -> Path:
@@ -404,8 +515,8 @@ def test_files_that_a_header_names_are_read_beside_and_below_and_elsewhere_only_
     path = naming(home / f"a.{suffix}", outside, str(outside) if absolute else "../secret")
     with pytest.raises(InputError, match=f"outside the folder of a.{suffix}") as error:
         open_source(path)
-    assert "ingest.external_links: true" in error.value.remedy
-    np.testing.assert_array_equal(open_source(path, external_links=True).read(0, len(VOLUME)), VOLUME)
+    assert "ingest: {external_links: any}" in error.value.remedy
+    np.testing.assert_array_equal(open_source(path, external_links="any").read(0, len(VOLUME)), VOLUME)
     inside = home / "below" / "voxels"
     path = naming(home / f"b.{suffix}", inside, str(inside) if absolute else "below/voxels")
     np.testing.assert_array_equal(open_source(path).read(0, len(VOLUME)), VOLUME)
@@ -416,7 +527,7 @@ def test_an_image_inside_a_store_may_name_levels_outside_only_if_asked_for(tmp_p
     naming(tmp_path / "home" / "store.zarr" / "image.zarr", tmp_path / "secret", "../../secret")
     with pytest.raises(InputError, match=r"outside the folder of store\.zarr"):
         open_source(tmp_path / "home" / "store.zarr")
-    found = open_source(tmp_path / "home" / "store.zarr", external_links=True)
+    found = open_source(tmp_path / "home" / "store.zarr", external_links="any")
     np.testing.assert_array_equal(found.read(0, len(VOLUME)), VOLUME)
 
 
@@ -435,4 +546,4 @@ def test_a_virtual_data_set_that_leads_to_itself_is_refused(tmp_path: Path) -> N
         with h5py.File(tmp_path / f"{one}.h5", "w") as file:
             file.create_virtual_dataset("v", layout)
     with pytest.raises(InputError, match="leads through more than 8 files"):
-        open_source(tmp_path / "a.h5", "v")
+        open_source(tmp_path / "a.h5", "v", external_links="beside")

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .config import load_runs, read_table
+from .config import common_settings, load_runs, read_table
 from .device import NO_LOCKS
 from .errors import InputError
 from .init import init
@@ -25,6 +25,7 @@ from .summary import run_state
 SETTLE_S = 300.0
 OF_A_SCAN = ("sample", "path", "dataset", "labels", "truth", "reference", "voxel_size_um")
 """Columns that a new row does not take over from the first of its group."""
+LINKS = "ingest.external_links"
 UNFINISHED = {"not finished", "killed"}
 
 
@@ -193,6 +194,7 @@ def arrive(
             columns={key: value for key, value in cells.items() if value},
             own={"reference": False} if members else None,
             settle_s=settle_s,
+            external_links=cells.get(LINKS) or common_settings(workdir, basedir)["ingest"]["external_links"],
         )
         print(*(f"added    {line}" for line in added), *(f"not yet  {line}" for line in waiting), sep="\n")
         if not table.exists():

@@ -10,7 +10,7 @@ from .annotate import annotate
 from .archive import archive
 from .arrive import SETTLE_S, arrive
 from .check import check
-from .config import flatten, load_runs
+from .config import common_settings, flatten, load_runs
 from .disagree import disagree
 from .errors import InputError
 from .footprint import PART_GVOXELS
@@ -102,6 +102,12 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("repeat", help="write the configuration of a recorded run into an empty folder")
     command.add_argument("provenance", type=Path, help="results/<sample>/provenance.json")
     command.add_argument("inputs", type=Path, nargs="*", help="its scans, labels and bundle, wherever they are now")
+    command.add_argument(
+        "--external-links",
+        choices=["none", "beside", "any"],
+        default="none",
+        help="ingest.external_links, which is not taken from a record (default: %(default)s)",
+    )
     args = parser.parse_args(arguments)
     workdir = args.directory.resolve()
     try:
@@ -111,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
                 workdir / "config" / "samples.tsv",
                 shipped=BASEDIR / "config" / "samples.tsv",
                 part_gvoxels=args.part_gvoxels,
+                external_links=common_settings(workdir, BASEDIR)["ingest"]["external_links"],
             )
             print(*(f"added    {line}" for line in added), *(f"not read {line}" for line in refused), sep="\n")
             print(f"{len(added)} scans added to {workdir / 'config' / 'samples.tsv'}")
@@ -159,7 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
                 dry_run=args.dry_run,
             )
         elif args.command == "repeat":
-            print(*(f"warning: {line}" for line in repeat(args.provenance, args.inputs, workdir)), sep="\n")
+            differs = repeat(args.provenance, args.inputs, workdir, external_links=args.external_links)
+            print(*(f"warning: {line}" for line in differs), sep="\n")
             print(f"written: {workdir / 'config'}; run snakemake with --directory {workdir}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -276,6 +276,17 @@ def row_layer(row: dict[str, str], schema: dict[str, Any], where: str) -> dict[s
     return layer
 
 
+def _config_file(workdir: Path, basedir: Path) -> Path:
+    own = workdir / "config" / "config.yaml"
+    return own if own.exists() else basedir / "config" / "config.yaml"
+
+
+def common_settings(workdir: Path, basedir: Path) -> dict[str, Any]:
+    """What config.yaml says, the rest as the schema has it; no table is needed."""
+    schema = load_schema(basedir / "workflow" / "schemas")
+    return dict(merge(defaults(schema), read_layer(_config_file(workdir, basedir), schema)))
+
+
 def load_runs(
     workdir: str | Path, basedir: str | Path, overrides: dict[str, Any] | None = None
 ) -> tuple[dict[str, Run], dict[str, Any]]:
@@ -302,9 +313,8 @@ def load_runs(
     schema = load_schema(basedir / "workflow" / "schemas")
     top = json.loads(json.dumps(overrides or {}))  # keys as parse_yaml has them
     check(top, schema, "--config")
-    own = workdir / "config" / "config.yaml"
     shipped = basedir / "config"
-    config_file = own if own.exists() else shipped / "config.yaml"
+    config_file = _config_file(workdir, basedir)
     base = read_layer(config_file, schema)
     common = merge(merge(defaults(schema), base), top)
     table = config_file.parent.parent / common["samples"]

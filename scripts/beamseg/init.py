@@ -17,7 +17,7 @@ from .config import NAME_LENGTH, RESERVED, TABLE_COLUMNS, read_table
 from .errors import InputError
 from .footprint import PART_GVOXELS, parts_for
 from .provenance import atomic_path
-from .readers import Source, known_size, ome_zarr, open_source
+from .readers import Linked, Source, known_size, ome_zarr, open_source
 
 INFO_COLUMNS = ("#shape", "#voxel_size_um", "#size_gb")
 SUFFIXES = {
@@ -91,12 +91,12 @@ def in_print(text: str) -> str:
     return "".join(ascii(c)[1:-1] if unicodedata.category(c) in NOT_IN_A_TABLE else c for c in text)
 
 
-def quiet_s(source: Source) -> float:
-    """Seconds since any file of a source was last written, renamed or replaced.
+def quiet_s(files: list[Path]) -> float:
+    """Seconds since any file of a scan was last written, renamed or replaced.
 
     The change time counts too: a copy that keeps the original's modification time has a new one.
     """
-    times = [max(stat.st_mtime, stat.st_ctime) for stat in (path.stat() for path in source.files)]
+    times = [max(stat.st_mtime, stat.st_ctime) for stat in (path.stat() for path in files)]
     return time.time() - max(times)
 
 
@@ -109,6 +109,7 @@ def init(
     own: dict[str, Any] | None = None,
     settle_s: float = 0,
     part_gvoxels: float = PART_GVOXELS,
+    external_links: str = "none",
 ) -> tuple[list[str], list[str]]:
     """Add the scans of `folder` to the sample table; rows that are there stay as they are, byte for byte.
 
@@ -127,6 +128,9 @@ def init(
         A scan whose files were written more recently than this is left for the next call.
     part_gvoxels : float
         A scan of more Gvoxels is worked on in parts of this size, `parts` in its settings.
+    external_links : str
+        `ingest.external_links`. A scan that leads to files beyond it gets a row all the same, without what its header
+        would have told, and its line says what to set: whether to trust it is not for `init` to say.
 
     Returns
     -------
@@ -159,12 +163,14 @@ def init(
     added: list[str] = []
     refused: list[str] = []
     new: list[dict[str, Any]] = []
-    sources: dict[Path, Source] = {}
+    sources: dict[Path, Source | Linked] = {}
     for path in candidates(folder):
         if path.resolve() in known:
             continue
         try:
-            sources[path] = open_source(path)
+            sources[path] = open_source(path, external_links=external_links)
+        except Linked as error:
+            sources[path] = error
         except InputError as error:
             refused.append(in_print(f"{path}: {error.found}"))
     behind = {file.resolve() for path, source in sources.items() for file in source.files if file != path}
@@ -175,9 +181,13 @@ def init(
         if not fits_a_table(str(path.resolve())):
             refused.append(in_print(f"{path}: {UNFIT}"))
             continue
+        files = source.files if isinstance(source, Source) else [path, *source.files]
         try:
-            quiet = quiet_s(source) if settle_s else 0
-            size = sum(p.stat().st_size for p in source.files) / 1e9
+            if isinstance(source, Linked) and (missing := [file for file in files if not file.exists()]):
+                refused.append(in_print(f"{path}: needs {missing[0]}, which is missing"))
+                continue
+            quiet = quiet_s(files) if settle_s else 0
+            size = sum(p.stat().st_size for p in files) / 1e9
         except OSError as error:
             refused.append(in_print(f"{path}: cannot be looked at any more ({error.strerror or error})"))
             continue
@@ -186,12 +196,16 @@ def init(
             continue
         name = sample_name(path, folder, names)
         names.add(name)
+        row = {"sample": name, "path": str(path.resolve()), **(columns or {})}
+        parts[name] = 1
+        if isinstance(source, Linked):
+            new.append(row | {"#shape": "unknown", "#voxel_size_um": "unknown", "#size_gb": f"{size:.3g}"})
+            added.append(in_print(f"{name}: {source.found}; {source.remedy}"))
+            continue
         voxel, _ = known_size(source)
         new.append(
             {
-                "sample": name,
-                "path": str(path.resolve()),
-                **(columns or {}),
+                **row,
                 "#shape": "×".join(map(str, source.shape)),
                 "#voxel_size_um": "unknown" if voxel is None else "×".join(f"{v:g}" for v in voxel),
                 "#size_gb": f"{size:.3g}",

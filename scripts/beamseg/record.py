@@ -31,7 +31,7 @@ from .config import (
 from .errors import InputError
 from .job import Kept
 from .provenance import CHECKOUT, atomic_path, digest, file_digest, made_now, read_json, write_json
-from .readers import how_to_read, open_source
+from .readers import Linked, how_to_read, open_source
 from .readers.source import content_digest
 from .seen import content, is_gone
 
@@ -166,7 +166,7 @@ def record(
     return result
 
 
-def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[str]:
+def repeat(provenance: str | Path, inputs: list[Path], workdir: Path, *, external_links: str = "none") -> list[str]:
     """Write the configuration of a recorded run into a folder that has none.
 
     Parameters
@@ -178,6 +178,8 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[st
         contents, the bundle by its content alone.
     workdir : Path
         Gets `config/config.yaml`, `config/samples.tsv` and `config/samples/`.
+    external_links : str
+        `ingest.external_links` of all scans; what the record says of it counts for nothing.
 
     Returns
     -------
@@ -215,6 +217,8 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[st
 
     decided = OF_THE_BUNDLE if found["bundle"] else ()
     common = {key: value for key, value in _of_no_row(found["settings"]).items() if key not in decided}
+    trusted = {"ingest": {"external_links": external_links}}
+    common = merge(common, trusted)
     check(common, schema, f"{provenance}: settings")
     rows, layers = [], {}
     for scan in found["scans"]:
@@ -222,9 +226,14 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path) -> list[st
         for dotted, value in scan["settings"].items():
             own = merge(own, nested(dotted, value))
         own = _of_no_row(own)
+        own = merge(own, trusted) if "ingest" in own else own
         check(own, schema, f"{provenance}: settings of {scan['name']}")
         read = partial(scan_content, settings=merge(merge(defaults(schema), common), own))
-        here = place(scan["file"], at_hand.get(scan["file"], []), scan.get("content"), read)
+        try:
+            here = place(scan["file"], at_hand.get(scan["file"], []), scan.get("content"), read)
+        except Linked as error:
+            remedy = "if you trust where the scan comes from, give --external-links beside (any, for files elsewhere)"
+            raise InputError(error.where, error.found, error.expected, remedy) from error
         # A bundle counts more than config.yaml, and the row's settings counted more than the bundle.
         layers[scan["name"]] = merge(common if bundle else {}, own) | {"reference": scan["reference"]}
         rows.append({"sample": scan["name"], "path": here, "group": found["group"], "bundle": str(bundle or "")})

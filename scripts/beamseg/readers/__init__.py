@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import InputError
 from . import dm, hdf5, metaimage, mrc, npy, nrrd, ome_zarr, png_stack, tiff_pages, tiff_stack, vol_info
 from .colours import Labels, open_labels
-from .source import ReadOptions, Source, known_size, oriented
+from .source import Linked, ReadOptions, Source, known_size, oriented
 
 FORMATS = {
     "hdf5": hdf5,
@@ -26,7 +26,7 @@ FORMATS = {
 }
 KNOWN = "HDF5, TIFF, MRC, DM3, DM4, OME-Zarr, npy, NRRD, MetaImage, PyHST's .vol with .vol.info, or a folder of slices"
 
-__all__ = ["FORMATS", "Labels", "Source", "how_to_read", "known_size", "open_labels", "open_source"]
+__all__ = ["FORMATS", "Labels", "Linked", "Source", "how_to_read", "known_size", "open_labels", "open_source"]
 
 
 def how_to_read(dataset: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def open_source(
     flip: Sequence[str] | None = None,
     level: int = 0,
     allow_gaps: bool = False,
-    external_links: bool = False,
+    external_links: str = "none",
     colours: bool = False,
 ) -> Source:
     """Open a scan, or a label file.
@@ -62,8 +62,9 @@ def open_source(
         Of a multiscale OME-Zarr, 0 is the finest.
     allow_gaps : bool
         Whether numbers may be missing between the slices of a folder.
-    external_links : bool
-        Whether a scan may take voxels from files outside its own folder.
+    external_links : str
+        none, beside or any: files that an HDF5 file may lead to; with `any`, other formats too may name files outside
+        the scan's folder.
     colours : bool
         Whether colour images are let through, as masks of labels may be.
 

@@ -9,7 +9,7 @@ import hdf5plugin  # noqa: F401  (registers blosc, bitshuffle, lz4, zstd …)
 import numpy as np
 
 from ..errors import InputError
-from .hdf5_layouts import axes_of, candidates, find, listed, refuse_projections, voxel_size
+from .hdf5_layouts import Inside, axes_of, candidates, find, listed, refuse_projections, voxel_size
 from .raw import check_type
 from .source import AGAIN, ReadOptions, Source, native, refuse_outside, said_size
 
@@ -49,8 +49,9 @@ def open_source(path: Path, options: ReadOptions) -> Source:
 
 
 def _open(path: Path, file: h5py.File, options: ReadOptions) -> Source:
-    data = _named(path, file, options.dataset or find(path, file))
-    refuse_projections(path, file, data)
+    scan = Inside(path, file, options)
+    data = _named(scan, options.dataset or find(scan))
+    refuse_projections(scan, data)
     check_type(path, data.dtype)
     warnings: list[str] = []
     files = [path, *_parts(path, data, warnings)]
@@ -58,7 +59,7 @@ def _open(path: Path, file: h5py.File, options: ReadOptions) -> Source:
     _check_filters(path, data)
     if not data.is_virtual and data.external is None:
         _check_stored(path, data, warnings)
-    size, doubts = said_size(lambda: voxel_size(path, file, data))
+    size, doubts = said_size(lambda: voxel_size(scan, data))
 
     def read_window(z0: int, z1: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
         return data[z0:z1, y0:y1, x0:x1]
@@ -74,12 +75,13 @@ def _open(path: Path, file: h5py.File, options: ReadOptions) -> Source:
         size_warnings=doubts,
         compressed=bool(data.chunks) and data.id.get_create_plist().get_nfilters() > 0,
         chunks=data.chunks or (1, 1, 1),
-        axes=axes_of(file, data),
+        axes=axes_of(scan, data),
     )
 
 
-def _named(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    found = file.get(name)
+def _named(scan: Inside, name: str) -> h5py.Dataset:
+    path, file = scan.path, scan.file
+    found = scan.get(name)
     choose = f"choose one of: {listed(candidates(file))}"
     if not isinstance(found, h5py.Dataset):
         what = "a group" if isinstance(found, h5py.Group) else "nothing"

@@ -49,7 +49,7 @@ class ReadOptions:
     flip: tuple[str, ...] | None = None
     level: int = 0
     allow_gaps: bool = False
-    external_links: bool = False
+    external_links: str = "none"
 
 
 @dataclass
@@ -238,10 +238,31 @@ def to_micrometres(value: float, unit: str) -> float | None:
     return None if factor is None or not np.isfinite(value) or value <= 0 else float(value) * factor
 
 
+class Linked(InputError):
+    """A scan whose voxels lie in other files, where the settings allow none.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        Those that it names, which may be missing.
+    """
+
+    def __init__(self, where: str | Path, found: str, expected: str, remedy: str, files: Sequence[Path] = ()) -> None:
+        super().__init__(where, found, expected, remedy)
+        self.files = list(files)
+
+
+def is_beside(path: Path) -> Callable[[Path], bool]:
+    """Whether a file lies in the folder of a scan, or below; links of the file system are followed first."""
+    homes = {path.absolute().parent.resolve(), path.resolve().parent}
+    return lambda part: any(part.resolve().is_relative_to(home) for home in homes)
+
+
 def refuse_outside(path: Path, what: str, files: Iterable[Path], options: ReadOptions) -> None:
     """Raise InputError for voxels from outside the scan's own folder: a scan from elsewhere could name any file.
 
-    Files beside the scan and below its folder pass, links among them are followed first.
+    Files beside the scan and below its folder pass: whether HDF5 may name any is asked before, see
+    `hdf5_layouts.Inside`, and formats with a header of its own always do.
 
     Parameters
     ----------
@@ -251,17 +272,17 @@ def refuse_outside(path: Path, what: str, files: Iterable[Path], options: ReadOp
         What in it names the files.
     files : iterable of Path
     options : ReadOptions
-        With `external_links` nothing is refused.
+        With `external_links` any, nothing is refused.
     """
-    homes = {path.absolute().parent.resolve(), path.resolve().parent}
-    for part in () if options.external_links else files:
-        if not any(part.resolve().is_relative_to(home) for home in homes):
+    beside = is_beside(path)
+    for part in () if options.external_links == "any" else files:
+        if not beside(part):
             raise InputError(
                 path,
                 f"{what} takes voxels from {part}, outside the folder of {path.name}",
                 "voxels in the file, or in files beside and below it",
-                "put that file beside it; or set `ingest.external_links: true`, which counts for scans, if you trust "
-                "where the scan comes from",
+                "put that file beside it; or set `ingest: {external_links: any}` in config.yaml, which counts for "
+                "scans, if you trust where the scan comes from",
             )
 
 
