@@ -2,8 +2,6 @@
 # make test: the tests.   make test-slurm: those on a Slurm of their own.
 VENV ?= .venv
 TORCH ?= auto
-SLURM_TESTS ?= slurm
-SLURM_NAMES ?=
 BIN := $(abspath $(VENV))/bin
 SNAKEMAKE := $(BIN)/snakemake --snakefile $(CURDIR)/Snakefile --workflow-profile $(CURDIR)/workflow/profiles/default
 
@@ -34,13 +32,13 @@ $(VENV)/ome-zarr/.ready: tests/ome_zarr.lock | setup
 	@touch $@
 
 # As root, on Debian or Ubuntu: installs Slurm, which the tests start and stop themselves. Where it cannot be installed
-# they skip; where it is there and they could not start it, this fails and says why.
+# they skip, unless BEAMSEG_SLURM=required; where it is there and they could not start it, this fails and says why.
 test-slurm: setup
 	test -x /usr/sbin/slurmctld || (apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge) || \
 	  echo "Slurm cannot be installed here"
 	test ! -x /usr/sbin/slurmctld || (cd tests/slurm && $(BIN)/python -c "import cluster, sys; sys.exit(cluster.missing())")
-	$(BIN)/python -m pytest -q -m "$(SLURM_TESTS)" -k "$(SLURM_NAMES)" -rs tests/slurm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist worksteal -m slurm -rs --durations 0 tests/slurm
 
 lint: setup
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import stat
 import subprocess
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -205,7 +206,7 @@ def test_a_record_opens_no_links(tmp_path):
     forged = read_json(of)
     forged["scans"][0]["settings"] = {"ingest.external_links": "any"}
     write_json(of, forged)
-    with pytest.raises(InputError, match="(?s)is a link to v in voxels.h5.*give --external-links beside"):
+    with pytest.raises(InputError, match=r"(?s)is a link to v in voxels\.h5.*give --external-links beside"):
         repeat(of, [scan], tmp_path / "again")
     assert not (tmp_path / "again").exists()
     repeat(of, [scan], tmp_path / "again", external_links="beside")

@@ -218,8 +218,8 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path, *, externa
     decided = OF_THE_BUNDLE if found["bundle"] else ()
     common = {key: value for key, value in _of_no_row(found["settings"]).items() if key not in decided}
     trusted = {"ingest": {"external_links": external_links}}
-    common = merge(common, trusted)
     check(common, schema, f"{provenance}: settings")
+    common = merge(common, trusted)
     rows, layers = [], {}
     for scan in found["scans"]:
         own: dict[str, Any] = {}
