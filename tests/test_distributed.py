@@ -26,8 +26,9 @@ from beamseg.errors import InputError
 from beamseg.losses import SUGGESTED, cross_entropy
 from beamseg.models import Embedded, build_model
 from beamseg.models.blocks import Dropout, place_share
-from beamseg.refine_scm import predict_block
-from beamseg.scm import SCM
+from beamseg.refine_scm import refine_scm
+from beamseg.scm import SCM, save
+from beamseg.slabs import SlabVolume
 from beamseg.train_scm import train_scm
 from beamseg.training import Learner
 from beamseg.volumes import ArrayVolume
@@ -269,8 +270,39 @@ def test_a_crop_of_any_training_and_a_tile_that_do_not_fit_are_errors_in_words(
     monkeypatch.setattr(SCM, "forward", narrow_forward(0))
     with pytest.raises(InputError, match=r"(?s)too little memory for one crop.*smaller crops"):
         run_scm(tmp_path)
-    with pytest.raises(InputError, match=r"(?s)a tile of a slice.*device: cpu"):
-        predict_block(SCM(3, 2, 8), np.zeros((5, 30, 30), np.uint8), torch.device("cpu"))
+    with pytest.raises(InputError, match=r"(?s)too little memory for a tile of 25 px.*device: cpu"):
+        refined(tmp_path, np.zeros((3, 50, 40), np.uint8))
+
+
+def refined(folder: Path, raw: np.ndarray) -> np.ndarray:
+    """What `refine_scm` leaves of raw labels, by a network of random weights."""
+    torch.manual_seed(0)
+    save(SCM(3, 3, 8), folder / "scm.safetensors")
+    how: dict[str, Any] = {"slab_depth": 8, "part": "1-of-1", "identity": "x", "device": "cpu"}
+    settings, volume = case.section("refine_scm"), ArrayVolume(raw)
+    refine_scm(folder / "1-of-1.json", volume, folder / "scm.safetensors", settings, mpp=volume, **how)
+    return SlabVolume([folder / "1-of-1.json"], "labels").read(0, len(raw))
+
+
+def test_refinement_out_of_memory_goes_on_with_smaller_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = np.random.default_rng(0).integers(0, 3, (4, 12, 10)).astype(np.uint8).repeat(4, 1).repeat(4, 2)
+    raw[:, :6, :9] = 255
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "tiles").mkdir()
+    whole, forward = refined(tmp_path / "whole", raw), SCM.forward
+    assert len(np.unique(whole)) > 2
+
+    def small(model: SCM, masks: torch.Tensor) -> torch.Tensor:
+        if masks.shape[-1] > 25 + 2 * model.reach:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(model, masks)
+
+    monkeypatch.setattr(SCM, "forward", small)
+    tiles = refined(tmp_path / "tiles", raw)
+    assert caplog.text.count("out of memory on the device: tiles of 24 px from here on") == 1
+    assert (tiles != whole).mean() < 0.001
 
 
 def test_two_jobs_take_different_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +316,39 @@ def test_two_jobs_take_different_gpus(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(InputError, match="2 GPUs, and none free"):
         lease()
+
+
+LEASE = """
+import sys, torch
+torch.cuda.device_count = lambda: 2
+torch.cuda.get_device_properties = lambda index: type("P", (), {"uuid": f"u{index}"})
+torch.cuda.mem_get_info = lambda index: (100 * index, 1000)
+from beamseg.device import leased_gpu
+print(leased_gpu(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_gpu_is_a_process_s_own_until_that_ends_however_it_ends(tmp_path: Path) -> None:
+    """Four processes of a machine that pretends to have two GPUs; number 1 has more room."""
+    holders: list[subprocess.Popen[str]] = []
+
+    def lease() -> int:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        holders.append(subprocess.Popen([sys.executable, "-c", LEASE], text=True, env=environment, **pipes))
+        return int(holders[-1].stdout.readline())
+
+    try:
+        assert [lease(), lease()] == [0, 1]
+        assert lease() == 1
+        holders[0].kill()
+        holders[0].wait()
+        assert lease() == 0
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.communicate()
 
 
 def test_several_gpus_where_none_is_usable_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

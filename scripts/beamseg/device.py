@@ -191,11 +191,49 @@ def room_for(what: str, remedy: str) -> Iterator[None]:
         raise InputError("device", f"too little memory for {what}", "room for it", remedy) from error
 
 
-class Pieces:
-    """How many images pass through a network at once: as many as wanted, until the device runs out of memory.
+class Halved:
+    """A size that the device has room for: as wanted, until it runs out of memory; then half, from there on.
 
-    Then half as many, from there on. Group norm makes images independent of each other, so the result is the same up
-    to floating point.
+    Parameters
+    ----------
+    most, least : int
+        What is wanted, and the smallest that is tried.
+    said, lacking : str
+        In words, with `{}` for the size: what is done from there on, and what there is no room for in the end.
+    remedy : str
+        Where the smallest does not fit.
+    """
+
+    def __init__(self, most: int, least: int, said: str, lacking: str, remedy: str) -> None:
+        self.most, self.least = most, least
+        self.said, self.lacking, self.remedy = said, lacking, remedy
+
+    def run(self, whole: int, work: Callable[[int], Result]) -> Result:
+        """What `work` returns for a size; it is called anew with half of it, or of `whole`, when memory runs out.
+
+        Raises
+        ------
+        InputError
+            If the smallest does not fit.
+        """
+        while True:
+            try:
+                return work(self.most)
+            except torch.OutOfMemoryError as error:
+                size = min(self.most, whole)
+                if size // 2 < self.least:
+                    found = f"too little memory for {self.lacking.format(size)}"
+                    raise InputError("device", found, "room for it", self.remedy) from error
+            # Out of the handler, so that its traceback no longer holds what was allocated.
+            self.most = size // 2
+            log.warning("out of memory on the device: %s from here on", self.said.format(self.most))
+            torch.cuda.empty_cache()
+
+
+class Pieces:
+    """How many images pass through a network at once, see `Halved`.
+
+    Group norm makes images independent of each other, so the result is the same up to floating point.
 
     Parameters
     ----------
@@ -204,7 +242,7 @@ class Pieces:
     """
 
     def __init__(self, most: int) -> None:
-        self.most = most
+        self.size = Halved(most, 1, "{} images at once", "one crop", "use smaller crops or a larger GPU")
 
     def run(self, images: int, work: Callable[[list[slice]], Result]) -> Result:
         """What `work` returns for the pieces of a batch; it is called anew with smaller ones when memory runs out.
@@ -214,15 +252,6 @@ class Pieces:
         InputError
             If a single image does not fit.
         """
-        while True:
-            try:
-                return work([slice(i, min(i + self.most, images)) for i in range(0, images, self.most)])
-            except torch.OutOfMemoryError as error:
-                if min(self.most, images) <= 1:
-                    raise InputError(
-                        "device", "too little memory for one crop", "room for one", "use smaller crops or a larger GPU"
-                    ) from error
-            # Out of the handler, so that its traceback no longer holds what was allocated.
-            self.most = min(self.most, images) // 2
-            log.warning("out of memory on the device: %d images at once from here on", self.most)
-            torch.cuda.empty_cache()
+        return self.size.run(
+            images, lambda most: work([slice(i, min(i + most, images)) for i in range(0, images, most)])
+        )

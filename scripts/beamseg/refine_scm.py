@@ -10,25 +10,25 @@ import numpy as np
 import torch
 
 from . import changes, scm
-from .device import choose, room_for
+from .device import Halved, choose
 from .errors import InputError
 from .slabs import SlabWriter, run_slabs
 from .volumes import Volume, bear_labels, read_with_halo
 
 UNLABELLED = 255
 MAX_TILE = 256  # pixels of a tile's edge: bounds the memory of the convolutions
+MIN_TILE = 16  # the least that a device without room for more is tried with; the margin around it stays
 BLOCK = 8  # slices read at a time
 
 
-def tile_starts(extent: int) -> tuple[list[int], int]:
-    """Cut `extent` pixels into tiles of one size of at most `MAX_TILE`; starts, and the size."""
-    size = math.ceil(extent / math.ceil(extent / MAX_TILE))
+def tile_starts(extent: int, most: int = MAX_TILE) -> tuple[list[int], int]:
+    """Cut `extent` pixels into tiles of one size of at most `most`; starts, and the size."""
+    size = math.ceil(extent / math.ceil(extent / most))
     return list(range(0, extent, size)), size
 
 
-@room_for("a tile of a slice", "end what else runs on the GPU, or set `device: cpu`")
 def predict_block(
-    model: scm.SCM, block: np.ndarray, device: torch.device, around: np.ndarray | None = None
+    model: scm.SCM, block: np.ndarray, device: torch.device, around: np.ndarray | None = None, most: int = MAX_TILE
 ) -> np.ndarray:
     """Refined labels of the slices of a block.
 
@@ -40,6 +40,9 @@ def predict_block(
     device : torch.device
     around : ndarray, optional
         The same block with the user's labels: what the network sees around the slice that it refines.
+    most : int
+        Pixels of a tile's edge. The margin around a tile is as wide as the network reaches, so the labels do not depend
+        on it up to floating point.
 
     Returns
     -------
@@ -49,7 +52,7 @@ def predict_block(
     """
     half, reach = model.n_slices // 2, model.reach
     rows, columns = block.shape[1:]
-    (y_starts, height), (x_starts, width) = tile_starts(rows), tile_starts(columns)
+    (y_starts, height), (x_starts, width) = tile_starts(rows, most), tile_starts(columns, most)
     far = (len(y_starts) * height - rows + reach, len(x_starts) * width - columns + reach)
     margins = ((0, 0), (reach, far[0]), (reach, far[1]))
     padded = np.pad(block, margins, constant_values=UNLABELLED)
@@ -115,13 +118,18 @@ def refine_scm(
     Raises
     ------
     InputError
-        If the volumes differ in shape, or `weights` is not an SCM's.
+        If the volumes differ in shape, `weights` is not an SCM's, or the device has no room for the smallest tile.
     """
     if tuple(raw.shape) != tuple(mpp.shape):
         raise InputError(manifest, f"MPP's labels of shape {mpp.shape}", f"{raw.shape}", "rerun refine_mpp")
     where = choose(device).device
     model = scm.load(weights, where)
     half = model.n_slices // 2
+    remedy = "end what else runs on the GPU, or set `device: cpu`"
+    tile = Halved(MAX_TILE, MIN_TILE, "tiles of {} px", "a tile of {} px", remedy)
+
+    def predicted(block: np.ndarray, around: np.ndarray | None = None) -> np.ndarray:
+        return tile.run(max(block.shape[1:]), lambda most: predict_block(model, block, where, around, most))
 
     def fill(z0: int, z1: int, writer: SlabWriter) -> None:
         matrix = np.zeros((model.n_classes, model.n_classes), np.int64)
@@ -130,11 +138,11 @@ def refine_scm(
                 stop = min(z1, start + BLOCK)
                 block = read_with_halo(raw, start, stop, half)
                 if user is None:
-                    labels = predict_block(model, block, where)
+                    labels = predicted(block)
                 else:
                     given = read_with_halo(user, start, stop, half)
                     around = bear_labels(block, given) if settings["see_labels"] else None
-                    labels = predict_block(model, block, where, around)
+                    labels = predicted(block, around)
                     labels = bear_labels(labels, given[half : half + stop - start])
                 matrix += changes.count_changes(mpp.read(start, stop), labels, model.n_classes)
                 writer.put("labels", start, labels)

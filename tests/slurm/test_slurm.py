@@ -193,7 +193,8 @@ def test_scans_that_arrive_are_run_on_slurm_each_rule_with_the_gpus_that_it_decl
     assert "nothing new" in again.stdout
     assert marks(before) == before
     # Last, since another test may have begun it meanwhile.
-    assert contents(work) == contents(request.getfixturevalue("done"))
+    alone = {name: digest for name, digest in contents(work).items() if "groups/blank/" not in name}
+    assert alone == contents(request.getfixturevalue("done"))
 
 
 def test_the_profile_alone_names_account_partitions_gpu_models_gres_and_several_gpus(
