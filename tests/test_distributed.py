@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import socket
 import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
