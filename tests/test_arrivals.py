@@ -1,8 +1,15 @@
-"""Scans that arrive, one good and one bad, through the real workflow with a bundle: what is left of either."""
+"""Scans that arrive, one good and one bad, through the real workflow with a bundle: what is left of either.
+
+And the good one again, where no file can be locked.
+"""
 
 from __future__ import annotations
 
 import csv
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +52,53 @@ def test_one_bad_scan_does_not_stop_the_other(work: tuple[Path, int]) -> None:
     assert read_json(results / "labels.json")["shape"] == [16, 48, 48]
     assert len(list((results / "labels").iterdir())) == 16
     assert not (folder / "results" / "groups" / "good" / "train.csv").exists()
+
+
+@pytest.fixture(scope="module")
+def without_locks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of processes whose locks are refused, those of HDF5's library too."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    made = tmp_path_factory.mktemp("no_locks") / "no_locks.so"
+    command = ["cc", "-shared", "-fPIC", "-o", str(made), str(Path(__file__).with_name("no_locks.c")), "-ldl"]
+    subprocess.run(command, check=True)
+    return {**os.environ, "LD_PRELOAD": str(made)}
+
+
+REFUSED = """
+import errno, fcntl, h5py, sys
+for lock in (fcntl.flock, fcntl.lockf):
+    with open(sys.argv[1], "w") as file:
+        try:
+            lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            assert error.errno == errno.ENOLCK
+            print("refused")
+try:
+    h5py.File(sys.argv[1] + ".h5", "w", locking=True)
+except OSError as error:
+    print("No locks available" in str(error))
+"""
+
+
+def test_where_locks_are_refused_a_scan_arrives_to_the_same_labels(
+    work: tuple[Path, int], without_locks: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", REFUSED, str(tmp_path / "file")]
+    told = subprocess.run(command, env=without_locks, capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["refused", "refused", "True"]
+    again = tmp_path / "work"
+    shutil.copytree(work[0] / "config", again / "config", ignore=shutil.ignore_patterns("samples*"))
+    (tmp_path / "scans").mkdir()
+    shutil.copy(work[0].parent / "scans" / "good.npy", tmp_path / "scans")
+    bundle = str(work[0].parent / "bundle")
+    command = [sys.executable, "-m", "beamseg.cli", "--directory", str(again), "arrive", str(tmp_path / "scans")]
+    command += ["--bundle", bundle, "--settle", "0", "--cores", "2"]
+    done = subprocess.run(command, env=without_locks, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found, wanted = (read_json(folder / "results" / "good" / "labels.json")["digest"] for folder in (again, work[0]))
+    assert found == wanted
+    assert not list(again.glob(".beamseg-arrive.claim*"))
 
 
 def test_drift_is_told_wherever_one_looks(work: tuple[Path, int]) -> None:
