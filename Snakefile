@@ -44,6 +44,7 @@ include: "workflow/rules/evaluate_frames.smk"
 include: "workflow/rules/report_frames.smk"
 
 
+end_at_once(RemoteExecutor)
 refuse_gpus_asked_twice()
 announce_stale()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
 import hashlib
@@ -12,18 +13,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 from beamseg.config import load_runs
 from beamseg.job import alive, start_of
 from beamseg.provenance import read_json, write_json
-from beamseg.recover import end_process, recover
+from beamseg.recover import end_at_once, end_process, recover
 from beamseg.runs import Runs
 from beamseg.summary import run_state
 from workflow import BASEDIR, TINY, Workflow, environment
@@ -442,6 +446,52 @@ def test_queued_slurm_jobs_are_cancelled_those_of_this_directory_alone(tmp_path,
     Workflow(tmp_path)
     assert recover(tmp_path, BASEDIR) == 0
     assert (tmp_path / "called").read_text() == "7\n"
+
+
+class OfCluster(RemoteExecutor):
+    """One job, a look at it that ends when it may, and a next look that is far."""
+
+    next_seconds_between_status_checks = 1000.0
+    run_job = None
+
+    def __init__(self):
+        self.active_jobs, self.lock, self.wait, self.cancelled = ["7"], threading.Lock(), True, []
+        settings = SimpleNamespace(init_seconds_before_status_checks=0)
+        self.workflow = SimpleNamespace(
+            executor_plugin=SimpleNamespace(common_settings=settings),
+            remote_execution_settings=SimpleNamespace(immediate_submit=True),
+        )
+        self.looking, self.seen = threading.Event(), threading.Event()
+        self.wait_thread = threading.Thread(target=self._wait_thread, daemon=True)
+        self.wait_thread.start()
+
+    async def check_active_jobs(self, active_jobs):
+        self.looking.set()
+        while not self.seen.is_set():
+            await asyncio.sleep(0.01)
+        for job in active_jobs:
+            yield job
+
+    def cancel_jobs(self, active_jobs):
+        self.cancelled += active_jobs
+
+
+@pytest.mark.parametrize("during_a_look", [True, False])
+def test_told_to_end_a_cluster_s_executor_cancels_its_jobs_and_waits_for_no_next_look(during_a_look):
+    end_at_once(OfCluster)
+    executor = OfCluster()
+    assert executor.looking.wait(10)
+    if during_a_look:
+        threading.Timer(0.3, executor.seen.set).start()
+    else:
+        executor.seen.set()
+        while not executor.active_jobs:
+            time.sleep(0.01)
+    ending = threading.Thread(target=executor.cancel, daemon=True)
+    ending.start()
+    ending.join(30)
+    assert executor.cancelled == ["7"]
+    assert not ending.is_alive()
 
 
 def test_temporary_files_of_killed_writers_go_and_those_of_live_ones_stay(tmp_path, bystander):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -19,6 +20,7 @@ from .ended import records
 from .job import alive, start_of
 
 GRACE_S = 20.0
+NAP_S = 0.5
 SLURM_GRACE_S = 120.0
 
 
@@ -75,6 +77,25 @@ def end_with_jobs(*_: object) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     raise KeyboardInterrupt
+
+
+def end_at_once(executor: Any) -> None:
+    """Have Snakemake's class of a cluster's executors end at once, and leave no job that it does not cancel.
+
+    By itself it would first sit out the time until its next look at the jobs, up to 3 min. And while it looks, its list
+    of jobs is empty: told to end in that moment it would cancel none.
+    """
+
+    async def sleep(self: Any) -> None:
+        deadline = time.monotonic() + self.next_seconds_between_status_checks
+        while self.wait and (left := deadline - time.monotonic()) > 0:
+            await asyncio.sleep(min(NAP_S, left))
+
+    def cancel(self: Any) -> None:
+        self.shutdown()
+        self.cancel_jobs(list(self.active_jobs))
+
+    executor.sleep, executor.cancel = sleep, cancel
 
 
 def processes_in(workdir: Path) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:

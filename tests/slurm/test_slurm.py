@@ -293,6 +293,9 @@ def test_near_its_time_limit_a_training_saves_its_state_and_goes_on(
 def test_sigterm_and_ctrl_c_end_snakemake_and_its_slurm_job_which_saves_its_state(
     number: signal.Signals, cluster: Cluster, done: Workflow, copied: OnSlurm
 ) -> None:
+    """Also where its next look at the jobs is far."""
+    usual = copied.options
+    copied.options = (*usual, "--slurm-init-seconds-before-status-checks", "120")
     snakemake, entry = interrupted("train", copied)
     state = without_state(copied)
     if number == signal.SIGINT:
@@ -303,6 +306,7 @@ def test_sigterm_and_ctrl_c_end_snakemake_and_its_slurm_job_which_saves_its_stat
     has_saved_its_state_and_ended(entry, state, copied)
     wait_until(lambda: not cluster.unfinished(copied.folder), "no job is left")
     assert each_rule_s(cluster, copied.folder, "JobState") == {"train": {("CANCELLED",)}}
+    copied.options = usual
     # Not locked: the same command goes on, and from that state.
     ended_as_if_undisturbed("train", copied, done, copied.rules(STAGES["train"][0][0]))
 

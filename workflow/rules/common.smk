@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from snakemake.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 # Scripts find the library beside them; the Snakefile needs to be told where that is.
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
@@ -33,7 +34,7 @@ from beamseg.kept_defaults import keep
 from beamseg.normalize import SCRATCH_MB
 from beamseg.provenance import read_json
 from beamseg.slabs import most_bytes
-from beamseg.recover import end_with_jobs
+from beamseg.recover import end_at_once, end_with_jobs
 from beamseg.record import described_scans, effective
 from beamseg.seen import seen
 from beamseg.summary import conclude_runs
