@@ -2,6 +2,8 @@
 # make test: the tests.   make test-slurm: those on a Slurm of their own.
 VENV ?= .venv
 TORCH ?= auto
+SLURM_TESTS ?= slurm
+SLURM_NAMES ?=
 BIN := $(abspath $(VENV))/bin
 SNAKEMAKE := $(BIN)/snakemake --snakefile $(CURDIR)/Snakefile --workflow-profile $(CURDIR)/workflow/profiles/default
 
@@ -38,7 +40,7 @@ test-slurm: setup
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge) || \
 	  echo "Slurm cannot be installed here"
 	test ! -x /usr/sbin/slurmctld || (cd tests/slurm && $(BIN)/python -c "import cluster, sys; sys.exit(cluster.missing())")
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist worksteal -m slurm -rs --durations 0 tests/slurm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist worksteal -m "$(SLURM_TESTS)" -k "$(SLURM_NAMES)" -rs --durations 0 tests/slurm
 
 lint: setup
 	$(BIN)/ruff check .

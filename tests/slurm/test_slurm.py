@@ -161,6 +161,7 @@ def gpus_seen(pid: int) -> str | None:
     return dict(word.split("=", 1) for word in words if "=" in word).get("CUDA_VISIBLE_DEVICES")
 
 
+@pytest.mark.slow
 def test_scans_that_arrive_are_run_on_slurm_each_rule_with_the_gpus_that_it_declares(
     cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -200,12 +201,13 @@ def test_scans_that_arrive_are_run_on_slurm_each_rule_with_the_gpus_that_it_decl
 def test_the_profile_alone_names_account_partitions_gpu_models_gres_and_several_gpus(
     cluster: Cluster, done: Workflow, copied: OnSlurm
 ) -> None:
-    """A `gres` in place of `gpu`, and a model of GPU for a training on two, which no PyTorch can use here."""
+    """A `gres` in place of `gpu`, and a model for a training on two GPUs, which no PyTorch can use here."""
     own = {"segment": {"gpu": 0, "gres": "'gpu:fake:1'", "slurm_partition": "named"}, "train": {"gpu_model": "fake"}}
     profile = profile_in(copied.folder / "own", default_resources={"slurm_account": "p1234"}, set_resources=own)
     copied.options = ("--workflow-profile", str(profile))
-    remove(copied, ["segment_stage2"])
-    copied.run(STAGES["segment_stage2"][0][0])
+    for stage in ("segment_stage2", "export"):
+        remove(copied, [stage])
+        copied.run(STAGES[stage][0][0])
     assert contents(copied) == contents(done)
     copied.write({**copied.config, "gpus": 2})
     remove(copied, ["train"])
@@ -213,9 +215,10 @@ def test_the_profile_alone_names_account_partitions_gpu_models_gres_and_several_
     assert gpus_of(cluster, copied.folder) == {
         "segment": {("gpu:fake:1", "gpu:fake:1")},
         "train": {("gpu:fake:2", "gpu:fake:2")},
+        "export": {NONE},
     }
     told = each_rule_s(cluster, copied.folder, "Partition", "Account")
-    assert told == {"segment": {("named", "p1234")}, "train": {("all", "p1234")}}
+    assert told == {"segment": {("named", "p1234")}, "train": {("all", "p1234")}, "export": {("all", "p1234")}}
     log = (copied.folder / "logs" / "groups" / "a" / "train.log").read_text()
     assert "2, and no GPU that PyTorch can use" in log
 
