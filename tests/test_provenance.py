@@ -356,6 +356,7 @@ def test_recorded_settings_name_no_file_and_no_table(alike, tmp_path):
         ("record", {"ingest": 3}, "ingest"),
         ("record", {"labels": None}, "labels"),
         ("scan", {"train.steps": "many"}, "settings of b.*train.steps"),
+        ("scan", {"ingest": 3}, "settings of b.*ingest"),
         ("record", {"kind": "images", "label_source": "slices"}, "provenance.json"),
     ],
 )

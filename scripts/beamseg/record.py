@@ -226,8 +226,8 @@ def repeat(provenance: str | Path, inputs: list[Path], workdir: Path, *, externa
         for dotted, value in scan["settings"].items():
             own = merge(own, nested(dotted, value))
         own = _of_no_row(own)
-        own = merge(own, trusted) if "ingest" in own else own
         check(own, schema, f"{provenance}: settings of {scan['name']}")
+        own = merge(own, trusted) if "ingest" in own else own
         read = partial(scan_content, settings=merge(merge(defaults(schema), common), own))
         try:
             here = place(scan["file"], at_hand.get(scan["file"], []), scan.get("content"), read)
