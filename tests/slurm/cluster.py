@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -240,7 +240,8 @@ class Keeper:
         return self
 
     def __exit__(self, *_: object) -> None:
-        subprocess.run(["scancel", "--me", "--signal=KILL"], capture_output=True, timeout=20)
+        with suppress(subprocess.TimeoutExpired):  # of a controller that never came up
+            subprocess.run(["scancel", "--me", "--signal=KILL"], capture_output=True, timeout=20)
         time.sleep(1)
         for daemon in reversed(self.daemons.values()):
             daemon.terminate()
