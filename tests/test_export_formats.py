@@ -57,7 +57,7 @@ def test_the_projects_own_readers_find_the_labels_again(tmp_path: Path, name: st
     labels = labels_of()
     manifest = run(tmp_path, labels, name, voxel_size_um=size)
     assert manifest["exports"] == {name: path_of(tmp_path, name).name}
-    source = open_source(path_of(tmp_path, name))
+    source = open_source(path_of(tmp_path, name), external_links="beside")
     np.testing.assert_array_equal(source.read(0, 11), labels)
     assert source.voxel_size_um == (None if size is None else list(size))
 
@@ -288,7 +288,8 @@ def test_a_disk_that_fills_up_is_said_in_words_and_leaves_the_old_file(
     with pytest.raises(InputError, match="No space left"):
         run(tmp_path, 0 * labels, name)
     monkeypatch.undo()
-    np.testing.assert_array_equal(open_source(path_of(tmp_path, name)).read(0, 11), labels)
+    again = open_source(path_of(tmp_path, name), external_links="beside")
+    np.testing.assert_array_equal(again.read(0, 11), labels)
     assert not list(tmp_path.rglob("*.tmp"))
 
 
