@@ -32,6 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     return workflow
 
 
+@pytest.mark.slow
 def test_what_is_finished_stays_when_movie_and_masks_are_archived_away(finished: Workflow) -> None:
     folder = finished.folder.parent
     assert finished.rules("-n") == []

@@ -85,6 +85,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 def test_where_locks_are_refused_a_scan_arrives_to_the_same_labels(
     work: tuple[Path, int], without_locks: dict[str, str], tmp_path: Path
 ) -> None:
