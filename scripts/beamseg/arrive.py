@@ -200,8 +200,7 @@ def arrive(
         if not table.exists():
             return 0
         new = [row["sample"] for row in read_table(table) if row["sample"] not in before]
-        # Rows whose bundle cannot be read are left out, if some other is named.
-        runs = Runs(load_runs(workdir, basedir, {"only": new})[0])
+        runs = Runs(load_runs(workdir, basedir, {"only": new}, lenient=True)[0])
         states = {name: run_state(runs, name, workdir / "results", workdir / "logs")["state"] for name in runs.runs}
         if not new and not UNFINISHED & set(states.values()):
             print(f"nothing new in {folder}")
