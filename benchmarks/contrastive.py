@@ -21,8 +21,8 @@ import numpy as np
 import torch
 import yaml
 
-from beamseg.config import defaults
 from beamseg.device import Compute, choose
+from beamseg.layers import defaults
 from beamseg.models import Embedded, build_model
 from beamseg.train_contrastive import contrast
 

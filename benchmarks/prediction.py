@@ -29,8 +29,8 @@ import yaml
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from beamseg.config import defaults
 from beamseg.device import Compute, choose
+from beamseg.layers import defaults
 from beamseg.models import build_model, load_weights, save_weights
 from beamseg.predict import TILES_PER_BATCH, tile_starts
 from beamseg.segment import segment

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 import yaml
 
-from beamseg.config import defaults
 from beamseg.crops import Crops
 from beamseg.device import Compute, choose
+from beamseg.layers import defaults
 from beamseg.losses import loss_named
 from beamseg.models import build_model
 from beamseg.self_correct import anchored, follow, self_correct

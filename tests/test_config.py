@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from beamseg.cli import show_config
-from beamseg.config import defaults, flatten, load_runs, load_schema, merge, read_table
+from beamseg.config import load_runs, read_table
 from beamseg.errors import InputError
+from beamseg.layers import defaults, flatten, load_schema, merge
 from beamseg.provenance import digest
 
 BASEDIR = Path(__file__).resolve().parents[1]

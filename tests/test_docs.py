@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from beamseg.config import flatten, load_schema
+from beamseg.layers import flatten, load_schema
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCHEMAS = DOCS.parent / "workflow" / "schemas"

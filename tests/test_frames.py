@@ -12,7 +12,7 @@ import tifffile
 import yaml
 from PIL import Image
 
-from beamseg.config import defaults, load_runs
+from beamseg.config import load_runs
 from beamseg.contact_angle import DROPLET, WIRE, smoothed
 from beamseg.errors import InputError
 from beamseg.evaluate_frames import evaluate_frames
@@ -31,6 +31,7 @@ from beamseg.frames import (
     shrunk,
     split,
 )
+from beamseg.layers import defaults
 from beamseg.measure_frames import masks_of, measure_frames
 from beamseg.provenance import write_json
 from beamseg.report_frames import report_frames

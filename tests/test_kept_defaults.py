@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from beamseg.config import defaults, load_runs, load_schema, moved_defaults, program_defaults
+from beamseg.config import load_runs
 from beamseg.errors import InputError
-from beamseg.kept_defaults import keep, read_kept
+from beamseg.kept_defaults import keep, moved_defaults, program_defaults, read_kept
+from beamseg.layers import defaults, load_schema
 from beamseg.provenance import read_json, write_json
 from workflow import BASEDIR
 

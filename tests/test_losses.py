@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamseg.config import defaults
 from beamseg.errors import InputError
+from beamseg.layers import defaults
 from beamseg.losses import (
     LOSSES,
     cross_entropy,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from beamseg.config import defaults, load_schema
+from beamseg.layers import defaults, load_schema
 from beamseg.methods import CITATIONS, LABELERS, write_methods
 from beamseg.models import MODELS, REFERENCE_MODELS
 from beamseg.palette import class_table, word_for

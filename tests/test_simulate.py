@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from yaml import safe_load
 
-from beamseg.config import defaults
 from beamseg.errors import InputError
+from beamseg.layers import defaults
 from beamseg.provenance import file_digest
 from beamseg.simulate import draw_slice, make_sample, measure_slice
 from beamseg.simulate import simulate as simulate_scan

@@ -12,8 +12,8 @@ import pytest
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from yaml import safe_load
 
-from beamseg.config import defaults
 from beamseg.errors import InputError
+from beamseg.layers import defaults
 from beamseg.provenance import file_digest
 from beamseg.simulate import draw_slice, make_sample, measure_slice
 from beamseg.simulate import simulate as simulate_scan

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from beamseg import perturbations
 from beamseg.checkpoint import Resume
-from beamseg.config import defaults
 from beamseg.device import choose
 from beamseg.errors import InputError
 from beamseg.frames import open_frames, paired
+from beamseg.layers import defaults
 from beamseg.losses import dice_cross_entropy, softmax_mse
 from beamseg.models import build_model
 from beamseg.segment_frames import segment_frames

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import yaml
 
-from beamseg.config import defaults
+from beamseg.layers import defaults
 from beamseg.losses import SUGGESTED
 from beamseg.self_correct import self_correct
 from beamseg.train import train

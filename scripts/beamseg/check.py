@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .apply import apply
-from .config import BY_HAND, PHANTOM, Run, load_runs
+from .config import BY_HAND, Run, load_runs
 from .device import choose
 from .errors import InputError
 from .footprint import PART_GVOXELS, footprint, parts_for
@@ -17,6 +17,7 @@ from .forecast import cores, network_rates, rates_key, scan_rates, stage_seconds
 from .frames import open_frames, paired, split
 from .ingest import field_of_view, refuse_blank, refuse_thin
 from .inputs import user_labels, user_truth
+from .layers import PHANTOM
 from .normalize import worth_materializing
 from .readers import how_to_read, known_size, open_source
 from .runs import Runs, corrections, is_assigned, is_images

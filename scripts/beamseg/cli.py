@@ -10,11 +10,12 @@ from .annotate import annotate
 from .archive import archive
 from .arrive import SETTLE_S, arrive
 from .check import check
-from .config import common_settings, flatten, load_runs
+from .config import common_settings, load_runs
 from .disagree import disagree
 from .errors import InputError
 from .footprint import PART_GVOXELS
 from .init import init
+from .layers import flatten
 from .preview import preview
 from .record import repeat
 from .recover import recover

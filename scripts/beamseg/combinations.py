@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .errors import InputError
+from .layers import PHANTOM
 from .palette import class_table, word_for
-
-PHANTOM = "phantom"
 
 
 def without_training(settings: dict[str, Any], origins: dict[str, str], index: dict[str, Any], where: str) -> None:

@@ -7,26 +7,22 @@ Nothing here knows a stage: what a section may hold is in `workflow/schemas/<sec
 
 from __future__ import annotations
 
-import copy
 import csv
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
 
 from .annotations import FOLDER, files_of
 from .bundle_files import read_index, settings_of
-from .combinations import PHANTOM as PHANTOM
 from .combinations import combine, without_training
 from .errors import InputError
-from .kept_defaults import read_kept
-from .provenance import canonical_json
+from .kept_defaults import EARLIER, Earlier
+from .layers import check, defaults, flatten, load_schema, merge, nested, read_layer
 from .strict_yaml import parse_yaml
 
 TABLE_COLUMNS = ("sample", "path", "dataset", "labels", "truth", "group", "preset", "bundle")
@@ -36,9 +32,6 @@ RESERVED = {"groups", "index.html", "preview", "summary.csv"}
 """What lies in `results/` beside the folders of samples, in lower case."""
 NAME_LENGTH = 100
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{NAME_LENGTH - 1}}}")
-EARLIER = "default of an earlier version; now "
-WRITTEN_OUT = 1_000_000
-SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -63,121 +56,6 @@ class Run:
         for key in dotted.split("."):
             value = value[key]
         return value
-
-
-def load_schema(folder: str | Path) -> dict[str, Any]:
-    """Assemble the schema: `config.yaml` for the top level, every other file a section of its name."""
-    folder = Path(folder)
-    schema = yaml.safe_load((folder / "config.yaml").read_text())
-    for path in sorted(folder.glob("*.yaml")):
-        if path.stem != "config":
-            schema["properties"][path.stem] = yaml.safe_load(path.read_text())
-    return schema
-
-
-def defaults(schema: dict[str, Any]) -> Any:
-    """The default of every key of a schema, nested as the schema is."""
-    if "properties" in schema:
-        return {key: defaults(entry) for key, entry in schema["properties"].items()}
-    return copy.deepcopy(schema.get("default"))
-
-
-def merge(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
-    """A new dict: dicts merge key by key, anything else of `layer` replaces what `base` has."""
-    result = dict(base)
-    for key, value in layer.items():
-        old = result.get(key)
-        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result
-
-
-def check(layer: dict[str, Any], schema: dict[str, Any], where: str) -> None:
-    """Validate one layer without filling defaults.
-
-    Raises
-    ------
-    InputError
-        Naming the key, its value, what is wanted and, for an unknown key, the nearest known one.
-    """
-    if _is_longer(layer, WRITTEN_OUT):
-        raise InputError(
-            where,
-            f"over {WRITTEN_OUT:,} values and characters, each alias (*name) written out",
-            "a configuration of a few hundred",
-            "remove anchors (&name) and aliases that repeat each other",
-        )
-    validator = jsonschema.Draft202012Validator(schema)
-    errors = sorted(validator.iter_errors(layer), key=lambda error: [str(part) for part in error.absolute_path])
-    for error in errors:
-        path = ".".join(str(part) for part in error.absolute_path)
-        if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-            known = list(error.schema.get("properties", {}))
-            unknown = next(key for key in error.instance if key not in known)
-            dotted = f"{path}.{unknown}" if path else str(unknown)
-            near = difflib.get_close_matches(str(unknown), known, n=1, cutoff=0.5)
-            remedy = f"did you mean {near[0]!r}?" if near else f"remove it; known here: {', '.join(sorted(known))}"
-            raise InputError(where, f"unknown key {dotted!r}", "a key of the schema", remedy)
-        entry = error.schema if isinstance(error.schema, dict) else {}
-        about = entry.get("description", "")
-        whole = repr(error.instance)
-        short = whole if len(whole) <= SHOWN else f"{whole[:SHOWN]} … ({len(whole):,} characters)"
-        raise InputError(
-            f"{where}: {path or 'top level'}",
-            short,
-            error.message.replace(whole, short),
-            f"change the value. {about}".strip(),
-        )
-
-
-def _is_longer(value: Any, most: int) -> bool:
-    """Whether a value holds more than so many others and characters; one that YAML's aliases repeat counts each time.
-
-    Asked before jsonschema looks, whose messages hold whatever they are about in full.
-    """
-    left, stack = most, [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str | bytes):
-            left -= len(item)
-        elif isinstance(item, dict | list | tuple | set):
-            left -= len(item)
-            if left >= 0:
-                stack += [part for pair in item.items() for part in pair] if isinstance(item, dict) else item
-        if left < 0:
-            return True
-    return False
-
-
-def read_layer(path: Path, schema: dict[str, Any]) -> dict[str, Any]:
-    """A YAML file as a checked layer; an absent file raises InputError."""
-    if not path.exists():
-        raise InputError(path, "no such file", "a YAML file", "check the name")
-    try:
-        layer = parse_yaml(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise InputError(path, str(error), "YAML", "mend the syntax at that line") from error
-    if not isinstance(layer, dict):
-        raise InputError(path, f"a {type(layer).__name__}", "keys and values", "write `key: value` lines")
-    check(layer, schema, str(path))
-    return layer
-
-
-def nested(dotted: str, value: Any) -> dict[str, Any]:
-    """`'train.lr', 1` -> {'train': {'lr': 1}}."""
-    *parents, last = dotted.split(".")
-    result: dict[str, Any] = {last: value}
-    for key in reversed(parents):
-        result = {key: result}
-    return result
-
-
-def flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of every leaf."""
-    for key, value in settings.items():
-        if isinstance(value, dict) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def check_name(where: str | Path, what: str, name: str) -> None:
@@ -320,7 +198,7 @@ def load_runs(
     table = config_file.parent.parent / common["samples"]
     runs: dict[str, Run] = {}
     kept: dict[str, dict[str, Any] | None] = {}
-    earlier = _Earlier(schema, shipped / "presets")
+    earlier = Earlier(schema, shipped / "presets")
     rows = read_table(table)
     if lost := set(common["only"]) - {row["sample"] for row in rows}:
         raise InputError("only", ", ".join(sorted(lost)), f"samples of {table}", "check the names")
@@ -389,59 +267,6 @@ def _merged(
         settings = merge(settings, layer)
         origins.update({key: layer_name for key, _ in flatten(layer)})
     return settings, origins
-
-
-class _Earlier:
-    """Reads what groups keep of an earlier version's defaults, as far as this version's schema allows it."""
-
-    def __init__(self, schema: dict[str, Any], presets: Path) -> None:
-        self.schema, self.presets = schema, presets
-        self.known: dict[str, dict[str, Any] | None] = {}
-
-    def __call__(self, folder: Path) -> dict[str, Any] | None:
-        """`defaults` and `presets` of a group's results folder; None if it keeps none, or they are today's."""
-        found = read_kept(folder)
-        if found is None:
-            return None
-        text = canonical_json(found)
-        if text not in self.known:
-            names = found["presets"]
-            today = program_defaults(self.schema, self.presets, names)
-            allowed = {name: self._allowed(layer) for name, layer in names.items()}
-            then = {"defaults": self._allowed(found["defaults"]), "presets": allowed}
-            self.known[text] = None if found == today else then
-        return self.known[text]
-
-    def _allowed(self, layer: dict[str, Any]) -> dict[str, Any]:
-        """What the schema allows of a layer; `code` is not its to say."""
-        result: dict[str, Any] = {}
-        for key, value in flatten(layer):
-            one = nested(key, value)
-            try:
-                check(one, self.schema, "")
-            except InputError:
-                continue
-            result = result if key == "code" else merge(result, one)
-        return result
-
-
-def program_defaults(schema: dict[str, Any], presets: Path, names: Iterable[str]) -> dict[str, Any]:
-    """What `kept_defaults` keeps: the schema's `defaults`, and those of the named `presets` that are shipped."""
-    paths = {name: presets / f"{name}.yaml" for name in names}
-    return {
-        "defaults": defaults(schema),
-        "presets": {name: read_layer(path, schema) for name, path in paths.items() if path.exists()},
-    }
-
-
-def moved_defaults(run: Run) -> dict[str, str]:
-    """Keys that stand at the default of an earlier version: the value and today's, in words."""
-    values = dict(flatten(run.settings))
-    return {
-        key: f"{values[key]!r}, now {origin.removeprefix(EARLIER)}"
-        for key, origin in sorted(run.origins.items())
-        if origin.startswith(EARLIER) and key in values
-    }
 
 
 def _preset(name: str, folders: tuple[Path, Path], schema: dict[str, Any]) -> dict[str, Any]:

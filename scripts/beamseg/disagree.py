@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from .config import Run, flatten, load_runs
+from .config import Run, load_runs
 from .errors import InputError
 from .finished import Finished, open_finished
+from .layers import flatten
 from .metrics import percent
 from .provenance import atomic_path, identity, read_json, write_json
 from .runs import STAGES, Runs

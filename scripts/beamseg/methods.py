@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .config import BY_HAND, flatten
+from .config import BY_HAND
+from .layers import flatten
 from .palette import MEMBERS, word_for
 from .provenance import atomic_path
 

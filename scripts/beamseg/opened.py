@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .config import PHANTOM, Run
+from .config import Run
 from .corrections import corrected, estimate
 from .errors import InputError
 from .ingest import field_of_view
+from .layers import PHANTOM
 from .readers import Source, how_to_read, open_source
 from .runs import corrections, is_images, scan_path
 

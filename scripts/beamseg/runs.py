@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .annotations import check_reading, reading
-from .config import BY_HAND, PHANTOM, Run, flatten
+from .config import BY_HAND, Run
 from .errors import InputError
+from .layers import PHANTOM, flatten
 from .provenance import digest
 
 OF_A_FILE = ("path", "dataset", "axes", "flip", "unlabelled", "map", "offset", "slices")

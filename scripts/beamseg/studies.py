@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from .config import PHANTOM, TABLE_COLUMNS, check, load_schema, merge, nested
+from .config import TABLE_COLUMNS
 from .errors import InputError
+from .layers import PHANTOM, check, load_schema, merge, nested
 from .provenance import atomic_path
 from .strict_yaml import parse_yaml
 

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from .config import PHANTOM, Run
+from .config import Run
 from .ended import records_of
 from .errors import InputError
 from .evaluate import stage_table
 from .job import alive
+from .layers import PHANTOM
 from .ledger import described, ledger
 from .metrics import frame_line
 from .overview import verdicts_beside, write_overview

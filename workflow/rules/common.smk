@@ -16,21 +16,14 @@ sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 from beamseg import runs as graph
 from beamseg.annotations import files_of
 from beamseg.code import code_digest, lead_the_path, script_of
-from beamseg.config import (
-    BY_HAND,
-    Run,
-    defaults,
-    load_runs,
-    load_schema,
-    moved_defaults,
-    program_defaults,
-)
+from beamseg.config import BY_HAND, Run, load_runs
 from beamseg.ended import stale_at_exit, tracked_code
 from beamseg.errors import InputError
 from beamseg.footprint import peak_mb, training_mb
 from beamseg.job import Kept
 from beamseg.job import kept as kept_settings
-from beamseg.kept_defaults import keep
+from beamseg.kept_defaults import keep, moved_defaults, program_defaults
+from beamseg.layers import defaults, load_schema
 from beamseg.normalize import SCRATCH_MB
 from beamseg.provenance import read_json
 from beamseg.slabs import most_bytes
