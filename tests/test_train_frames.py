@@ -26,6 +26,7 @@ SCHEMA = yaml.safe_load((Path(__file__).parents[1] / "workflow" / "schemas" / "t
 SETTINGS = defaults(SCHEMA)
 PRESETS = Path(__file__).parents[1] / "config" / "presets"
 MAP = {0: 0, 127: 1, 255: 2}
+ONE = perturbations.Share(0, 1)
 
 
 def test_polynomial_decay_by_hand():
@@ -83,7 +84,7 @@ def test_feature_drop_takes_the_most_active_places_alone():
 
 def test_spatial_dropout_takes_whole_channels():
     torch.manual_seed(0)
-    kept = perturbations.spatial_dropout(torch.ones(1, 64, 4, 4))[0].flatten(1)
+    kept = perturbations.spatial_dropout(torch.ones(1, 64, 4, 4), ONE)[0].flatten(1)
     assert set(kept.mean(1).tolist()) == {0.0, 2.0}
 
 
@@ -103,7 +104,7 @@ def test_guided_cutout_erases_inside_the_objects_box():
     torch.manual_seed(1)
     mask = np.zeros((20, 20))
     mask[5:15, 5:15] = 1
-    kept = perturbations.guided_cutout(torch.ones(1, 2, 20, 20), probability(mask))[0, 0]
+    kept = perturbations.guided_cutout(torch.ones(1, 2, 20, 20), probability(mask), ONE)[0, 0]
     assert int((kept == 0).sum()) == 16  # 0.4 of both edges
     assert int((kept[5:15, 5:15] == 0).sum()) == 16
 
@@ -114,7 +115,7 @@ def test_the_adversarial_direction_is_the_decoders_own():
     decoder = torch.nn.Conv2d(2, 2, 1, bias=False)
     with torch.no_grad():
         decoder.weight.copy_(torch.tensor([[[[1.0]], [[0.0]]], [[[-1.0]], [[0.0]]]]))  # blind to channel 1
-    moved = perturbations.adversarial(z, decoder)
+    moved = perturbations.adversarial(z, decoder, ONE)
     assert float(moved.norm()) == pytest.approx(perturbations.STRENGTH, rel=1e-4)
     assert float(moved[:, 1].abs().max()) == 0
     assert decoder.weight.grad is None
@@ -261,17 +262,65 @@ def test_a_mask_of_another_size_than_its_frame_is_refused(movie, tmp_path):
         )
 
 
-def test_frames_that_do_not_fit_the_device_are_an_error_in_words(movie, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", perturbations.PERTURBATIONS)
+def test_frames_of_a_share_are_perturbed_as_in_the_whole_batch(name):
+    torch.manual_seed(0)
+    z, decoder = torch.rand(5, 8, 6, 6), torch.nn.Conv2d(8, 3, 1)
+    seen = decoder(z).detach().softmax(1)
+    perturbed = []
+    for start, stop in ((0, 5), (0, 2), (2, 4), (4, 5)):
+        torch.manual_seed(1)
+        part = slice(start, stop)
+        perturbed.append(
+            perturbations.PERTURBATIONS[name](z[part], seen[part], decoder, perturbations.Share(start, 5)).detach()
+        )
+    # The adversarial direction is a difference of predictions 1e-3 apart: rounding weighs a thousand times more.
+    atol = 2e-3 if name == "adversarial" else 1e-6
+    assert torch.allclose(perturbed[0], torch.cat(perturbed[1:]), atol=atol)
+    assert not torch.equal(perturbed[0], z)
+
+
+def full_above(monkeypatch, network, most):
+    """Networks of a kind that run out of memory with more frames than that; a list of the numbers that they got."""
+    kind, seen = type(build_model(network, 1, 3, width=16)), []
+    encode = kind.encode
+
+    def encode_or_fail(self, image):
+        seen.append(len(image))
+        if len(image) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(self, image)
+
+    monkeypatch.setattr(kind, "encode", encode_or_fail)
+    return seen
+
+
+@pytest.mark.parametrize(("letter", "most"), [("b", 2), ("b", 1), ("e", 1), ("d", 1)])
+def test_a_batch_that_does_not_fit_is_learned_in_pieces_to_the_same_weights(movie, tmp_path, monkeypatch, letter, most):
+    settings, stage3 = of_preset(letter)
+    settings |= {"batch": 4, "perturbations": [n for n in perturbations.PERTURBATIONS if n != "adversarial"]}
+    (tmp_path / "whole").mkdir()
+    whole = run(movie, tmp_path / "whole", settings, stage3=stage3)
+    seen = full_above(monkeypatch, settings["network"], most)
+    pieces = run(movie, tmp_path, settings, stage3=stage3)
+    assert 4 in seen  # tried whole, and not again
+    assert max(seen[seen.index(most) :]) == most
+    for key, value in whole.items():
+        assert torch.allclose(value, pieces[key], atol=2e-5), key
+    losses = [
+        np.loadtxt(f / "c.csv", delimiter=",", skiprows=1, usecols=(2, 3)) for f in (tmp_path / "whole", tmp_path)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_frame_that_does_not_fit_the_device_is_an_error_in_words(movie, tmp_path, monkeypatch):
     settings, _ = of_preset("d")
     run(movie, tmp_path, settings)
 
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(type(build_model(settings["network"], 1, 3, width=16)), "forward", full)
-    with pytest.raises(InputError, match="too little memory for a batch of frames") as error:
+    full_above(monkeypatch, settings["network"], 0)
+    with pytest.raises(InputError, match="too little memory for a frame") as error:
         run(movie, tmp_path, settings, seed=1)
-    assert "train_frames.batch" in error.value.remedy
+    assert "frames.size" in error.value.remedy
     with pytest.raises(InputError, match="too little memory for a frame") as error:
         segment_frames(
             open_frames(movie / "frames"),

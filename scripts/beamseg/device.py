@@ -239,10 +239,12 @@ class Pieces:
     ----------
     most : int
         Images at once.
+    one, remedy : str
+        In words, what a single image is, and what to do where that does not fit.
     """
 
-    def __init__(self, most: int) -> None:
-        self.size = Halved(most, 1, "{} images at once", "one crop", "use smaller crops or a larger GPU")
+    def __init__(self, most: int, one: str = "one crop", remedy: str = "use smaller crops or a larger GPU") -> None:
+        self.size = Halved(most, 1, "{} images at once", one, remedy)
 
     def run(self, images: int, work: Callable[[list[slice]], Result]) -> Result:
         """What `work` returns for the pieces of a batch; it is called anew with smaller ones when memory runs out.

@@ -22,13 +22,13 @@ from . import augment
 from .checkpoint import Resume
 from .contact_angle import CLASSES
 from .crops import keyed_rng
-from .device import Compute, choose, room_for
+from .device import Compute, Pieces, choose, room_for
 from .errors import InputError
 from .frames import Frames, prepared, read_mask, resized_mask
 from .losses import UNLABELLED, dice_cross_entropy, softmax_mse
 from .metrics import contingency, scores
 from .models import build_model, save_weights
-from .perturbations import perturb
+from .perturbations import PERTURBATIONS, Share
 from .progress import Progress
 from .provenance import atomic_path
 
@@ -37,6 +37,8 @@ PHOTOMETRY = {
     **{"brightness": 0.1, "contrast": 0.2, "shading": 0.3},
 }
 POWER = 0.9
+ONE = "a frame"
+REMEDY = "lower `frames.size`, end what else runs on the GPU, or set `device: cpu`"
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,7 @@ def consistency_weight(step: int, steps: int, settings: dict[str, Any]) -> float
     return float(settings["consistency"] * math.exp(-5 * (1 - t) ** 2))
 
 
-@room_for(
-    "a batch of frames",
-    "lower `train_frames.batch` or `frames.size`, end what else runs on the GPU, or set `device: cpu`",
-)
+@room_for(ONE, REMEDY)
 def train_frames(
     labelled: Sequence[Item],
     validation: Sequence[Item],
@@ -131,8 +130,8 @@ def train_frames(
     Raises
     ------
     InputError
-        If there is no labelled frame, no unlabelled one where they are needed, the loss diverges, or a batch does not
-        fit the device: it has no pieces, since Dice is one ratio over the batch.
+        If there is no labelled frame, no unlabelled one where they are needed, the loss diverges, or a frame does not
+        fit the device.
     """
     if not labelled:
         raise InputError("labels.path", "no labelled frame for training", "one at least", "label frames")
@@ -208,6 +207,8 @@ def fit(
             auxiliary[name] = part_of(task.build(), "decoder")
     trained = [p for p in [*model.parameters(), *auxiliary.parameters()] if p.requires_grad]
     optimizer = torch.optim.SGD(trained, settings["lr"], settings["momentum"])
+    scaler = torch.amp.GradScaler(device.type, enabled=task.compute.autocast is torch.float16)
+    room = Pieces(settings["batch"], ONE, REMEDY)
     per_epoch = math.ceil(len(items) / settings["batch"])
     steps = per_epoch * settings["epochs"]
     rates = learning_rate(settings, steps)
@@ -216,6 +217,7 @@ def fit(
         model.load_state_dict(inside["model"])
         auxiliary.load_state_dict(inside["auxiliary"])
         optimizer.load_state_dict(inside["optimizer"])
+        scaler.load_state_dict(inside["scaler"])
         best, best_score, start = inside["best"], inside["best_score"], inside["epoch"]
     with resume.watching_sigterm(), Progress(steps, "steps", phase, done=start * per_epoch) as progress:
         for epoch in range(start, settings["epochs"]):
@@ -229,22 +231,29 @@ def fit(
                 chosen = [items[i] for i in order[index * settings["batch"] : (index + 1) * settings["batch"]]]
                 for group in optimizer.param_groups:
                     group["lr"] = float(rates[step])
-                torch.manual_seed(int(keyed_rng(task.seed, "torch", number, step).integers(2**62)))
                 images, targets = batch_of(chosen, label, task, (number, step))
-                optimizer.zero_grad(set_to_none=True)
-                with task.compute.precision():
-                    logits = model(images)
-                total, count = dice_cross_entropy(logits.float(), targets)
-                supervised = total / count.clamp(min=1)
-                loss, apart, weight = supervised, torch.zeros((), device=device), 0.0
-                if auxiliary:
-                    weight = consistency_weight(step, steps, settings)
-                    apart = consistency(model, auxiliary, others(unlabelled, task, number, step), task)
-                    loss = supervised + weight * apart
-                loss.backward()
+                more = others(unlabelled, task, number, step) if auxiliary else images[:0]
+                weight = consistency_weight(step, steps, settings) if auxiliary else 0.0
+
+                def learn(
+                    pieces: list[slice],
+                    images: torch.Tensor = images,
+                    targets: torch.Tensor = targets,
+                    more: torch.Tensor = more,
+                    weight: float = weight,
+                    step: int = step,
+                ) -> list[float]:
+                    optimizer.zero_grad(set_to_none=True)
+                    supervised = learn_labels(model, images, targets, task, pieces, scaler)
+                    key = (number, step)
+                    apart = learn_consistency(model, auxiliary, more, task, pieces, scaler, weight, key)
+                    return [supervised, apart, weight]
+
+                sums += room.run(max(len(images), len(more)), learn)
+                scaler.unscale_(optimizer)
                 torch.nn.utils.clip_grad_norm_(trained, 10.0)
-                optimizer.step()
-                sums += [float(supervised.detach()), float(apart.detach()), weight]
+                scaler.step(optimizer)
+                scaler.update()
                 progress.update()
             score = mean_iou(model, validation, task) if validation else float(epoch)
             loss_mean, apart_mean, weight_mean = sums / per_epoch
@@ -257,32 +266,89 @@ def fit(
                 best, best_score = copied(model), score
             if resume.due() and epoch + 1 < settings["epochs"]:
                 parts: dict[str, Any] = {"model": model.state_dict(), "auxiliary": auxiliary.state_dict()}
-                parts |= {"optimizer": optimizer.state_dict(), "best": best, "best_score": best_score}
+                parts |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+                parts |= {"best": best, "best_score": best_score}
                 kept = {"phase": number, "rows": rows, "before": state["before"]}
                 resume.save({**kept, "inside": {**parts, "epoch": epoch + 1}})
     return best
 
 
-def consistency(model: Any, auxiliary: nn.ModuleDict, images: torch.Tensor, task: Task) -> torch.Tensor:
-    """Mean over the auxiliary decoders of their softmax's distance from the main decoder's, which has no gradient.
+def learn_labels(
+    model: nn.Module,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    task: Task,
+    pieces: list[slice],
+    scaler: torch.amp.GradScaler,
+) -> float:
+    """Add the gradient of Dice and cross-entropy, and return their sum.
 
-    Features alone that come last, the encoder's own output, are perturbed; those of skip connections are not.
+    Dice is one ratio over the batch: of several pieces first the logits are computed, then the loss and its gradient by
+    all of them, and by that the gradients of the parameters, piece by piece.
     """
-    with task.compute.precision():
-        features = model.encode(images)
-        with torch.no_grad():
-            probability = model.decode([x.detach() for x in features]).softmax(dim=1)
-    found = []
-    for name, decoder in auxiliary.items():
 
-        def from_features(z: torch.Tensor, decoder: Any = decoder) -> torch.Tensor:
-            return decoder.decode([*features[:-1], z])
-
+    def logits_of(piece: slice) -> torch.Tensor:
         with task.compute.precision():
-            logits = from_features(perturb(name, features[-1].float(), probability, from_features))
-        total, count = softmax_mse(logits.float(), probability)
-        found.append(total / count)
-    return torch.stack(found).mean()
+            return model(images[piece]).float()
+
+    def loss_of(logits: torch.Tensor) -> torch.Tensor:
+        total, count = dice_cross_entropy(logits, targets)
+        return total / count.clamp(min=1)
+
+    pieces = [piece for piece in pieces if piece.start < len(images)]
+    if len(pieces) == 1:
+        loss = loss_of(logits_of(pieces[0]))
+        scaler.scale(loss).backward()
+        return float(loss.detach())
+    with torch.no_grad():
+        logits = torch.cat([logits_of(piece) for piece in pieces])
+    loss = loss_of(logits.requires_grad_())
+    (slope,) = torch.autograd.grad(scaler.scale(loss), logits)
+    for piece in pieces:
+        logits_of(piece).backward(slope[piece])
+    return float(loss.detach())
+
+
+def learn_consistency(
+    model: Any,
+    auxiliary: nn.ModuleDict,
+    images: torch.Tensor,
+    task: Task,
+    pieces: list[slice],
+    scaler: torch.amp.GradScaler,
+    weight: float,
+    key: tuple[int, int],
+) -> float:
+    """Add `weight` times the gradient of the consistency, and return the consistency; 0 without auxiliary decoders.
+
+    The mean over the auxiliary decoders of their softmax's distance from the main decoder's, which has no gradient.
+    Features alone that come last, the encoder's own output, are perturbed; those of skip connections are not. `key` is
+    (phase, step); pieces of a batch meet the draws of the whole.
+    """
+    apart = 0.0
+    for piece in pieces if auxiliary else []:
+        share = Share(piece.start, len(images))
+        with task.compute.precision():
+            features = model.encode(images[piece])
+            with torch.no_grad():
+                probability = model.decode([x.detach() for x in features]).softmax(dim=1)
+        found = torch.zeros((), device=images.device)
+        for index, (name, decoder) in enumerate(auxiliary.items()):
+            torch.manual_seed(int(keyed_rng(task.seed, "torch", *key, index).integers(2**62)))
+
+            def from_features(
+                z: torch.Tensor, decoder: Any = decoder, features: list[torch.Tensor] = features
+            ) -> torch.Tensor:
+                return decoder.decode([*features[:-1], z])
+
+            with task.compute.precision():
+                perturbed = PERTURBATIONS[name](features[-1].float(), probability, from_features, share)
+                logits = from_features(perturbed)
+            total, count = softmax_mse(logits.float(), probability)
+            found = found + total / (count * len(images) / len(probability)) / len(auxiliary)
+        scaler.scale(weight * found).backward()
+        apart += float(found.detach())
+    return apart
 
 
 def part_of(model: Any, part: str) -> nn.Module:
