@@ -11,9 +11,9 @@ import pytest
 from snakemake.iocontainers import Namedlist, Params, Wildcards
 
 from beamseg.code import SCRIPTS, code_digest, module_digests, script_of
-from beamseg.ended import code_of, made_with, stale_results, tracked_code
+from beamseg.ended import code_of, made_with, other_packages, stale_results, tracked_code
 from beamseg.job import job
-from beamseg.provenance import read_json, write_json
+from beamseg.provenance import made_now, read_json, write_json
 
 THEN = "0" * 16
 
@@ -91,6 +91,15 @@ def test_stale_results_are_those_of_the_runs_that_are_kept(tmp_path: Path) -> No
     why = "(changed: beamseg/slabs.py)"
     assert stale_results({"a", "g"}, tmp_path) == [f"ingest of a {why}", f"segment of a {why}", f"apply_scm of g {why}"]
     assert stale_results({"g"}, tmp_path) == [f"apply_scm of g {why}"]
+
+
+def test_packages_of_other_versions_are_told_of_the_results_that_they_left(tmp_path: Path) -> None:
+    now = made_now()["versions"]
+    for who, torch in (("a", "1.0"), ("b", "1.0"), ("c", now["torch"]), ("gone", "0.9")):
+        entry = {"stage": "train", "sample": who, "state": "done", "versions": now | {"torch": torch, "left": "3"}}
+        write_json(tmp_path / who / "train.log.json", entry)
+    write_json(tmp_path / "old" / "train.log.json", {"stage": "train", "sample": "old", "state": "done"})
+    assert other_packages({"a", "b", "c", "old"}, tmp_path) == [f"torch 1.0, now {now['torch']} (a, b)"]
 
 
 def test_of_300_scans_the_list_has_a_line_a_stage(tmp_path: Path) -> None:

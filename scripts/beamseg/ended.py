@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .code import code_digest, digest_of, module_digests, script_of
-from .provenance import read_json
+from .provenance import made_now, read_json
 
 LOGS = Path("logs")
 NAMED = 8
@@ -96,6 +96,22 @@ def stale_results(names: set[str], logs: Path = LOGS) -> list[str]:
     return [f"{stage} of {_named(who)} ({why})" for (stage, why), who in stale.items()]
 
 
+def other_packages(names: set[str], logs: Path = LOGS) -> list[str]:
+    """Packages that have other versions than when they left results of these samples and groups, a line each, in words.
+
+    What an earlier version of this program did not record is not compared.
+    """
+    found: dict[str, set[str]] = {}
+    now = made_now()["versions"]
+    for entry in records(logs):
+        if entry["state"] != "done" or entry["sample"] not in names:
+            continue
+        for package, then in entry.get("versions", {}).items():
+            if package in now and then != now[package]:
+                found.setdefault(f"{package} {then}, now {now[package]}", set()).add(entry["sample"])
+    return [f"{line} ({_named(who)})" for line, who in sorted(found.items())]
+
+
 def stale_at_exit(names: set[str], moved: Mapping[str, Mapping[str, str]] | None = None, logs: Path = LOGS) -> None:
     """At the end of this process, list what is stale; where nothing has to run, Snakemake ends without a word.
 
@@ -105,15 +121,17 @@ def stale_at_exit(names: set[str], moved: Mapping[str, Mapping[str, str]] | None
 
 
 def _print_stale(names: set[str], moved: Mapping[str, Mapping[str, str]], logs: Path) -> None:
-    if stale := stale_results(names, logs):
-        print("\nkept although the code has changed since (code: frozen):", *stale, sep="\n  ", file=sys.stderr)
     groups: dict[str, set[str]] = {}
     for group, keys in moved.items():
         for key, words in keys.items():
             groups.setdefault(f"{key}: {words}", set()).add(group)
-    if groups:
-        lines = [f"{line} ({_named(who)})" for line, who in groups.items()]
-        print("\ndefaults of the groups' first runs hold (code: frozen):", *lines, sep="\n  ", file=sys.stderr)
+    for title, lines in (
+        ("kept although the code has changed since", stale_results(names, logs)),
+        ("kept although packages have other versions since", other_packages(names, logs)),
+        ("defaults of the groups' first runs hold", [f"{line} ({_named(who)})" for line, who in groups.items()]),
+    ):
+        if lines:
+            print(f"\n{title} (code: frozen):", *lines, sep="\n  ", file=sys.stderr)
 
 
 def _named(who: set[str]) -> str:
