@@ -5,6 +5,8 @@ TORCH ?= auto
 SLURM_TESTS ?= slurm
 SLURM_NAMES ?=
 BIN := $(abspath $(VENV))/bin
+# Thousands of short processes import the library: let Python keep what it compiles, wherever that is switched off.
+export PYTHONDONTWRITEBYTECODE :=
 SNAKEMAKE := $(BIN)/snakemake --snakefile $(CURDIR)/Snakefile --workflow-profile $(CURDIR)/workflow/profiles/default
 
 .PHONY: setup demo test test-all test-slurm lint docs pictures clean

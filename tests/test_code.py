@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import beamseg
-from beamseg.code import _module, code_digest, lead_the_path
+from beamseg.code import SCRIPTS, Known, _known, _module, code_digest, lead_the_path
 from beamseg.job import Kept, kept
 from beamseg.provenance import write_json
 
@@ -29,6 +30,7 @@ def scripts(tmp_path):
 
 def digest(scripts):
     _module.cache_clear()
+    _known.cache_clear()
     return code_digest("rule", scripts)
 
 
@@ -47,10 +49,52 @@ def test_a_change_of_what_is_reached_counts(scripts, name):
     assert digest(scripts) != before
 
 
+def test_digests_are_kept_from_process_to_process_while_a_file_stays_as_it_is(scripts, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    before, cache = digest(scripts), Known(scripts).cache
+    parsed = []
+    monkeypatch.setattr("beamseg.code._parsed", lambda path, root: parsed.append(path.name) or ("0", ["lib/deep"]))
+    assert digest(scripts) == before
+    assert parsed == []
+    os.utime(scripts / "lib" / "used.py", ns=(0, 0))  # as after a checkout of another version
+    assert digest(scripts) != before
+    assert parsed == ["used.py"]
+    for damaged in ("{", '{"format": 0, "modules": {}}', "[]"):
+        cache.write_text(damaged)
+        assert Known(scripts).found == {}, damaged
+
+
+def test_where_nothing_can_be_kept_digests_are_the_same(scripts, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    before = digest(scripts)
+    shutil.rmtree(scripts / "__pycache__")
+    (scripts / "__pycache__").write_text("no folder")
+    assert digest(scripts) == before
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (scripts / "__pycache__").unlink()
+    assert digest(scripts) == before
+    assert not (scripts / "__pycache__").exists()
+
+
+def test_a_module_that_appears_under_an_imported_name_counts(scripts):
+    (scripts / "rule.py").write_text("from lib import used, extra\n")
+    before = digest(scripts)
+    (scripts / "lib" / "extra.py").write_text("E = 1\n")
+    assert digest(scripts) != before
+
+
+def test_what_few_jobs_need_is_imported_by_them_alone():
+    """Each job is a process, and so is Snakemake for each job; PyTorch is 2 s of its start, Matplotlib 1."""
+    heavy = {"torch", "matplotlib", "sklearn", "scipy.optimize", "zarr", "ncempy"}
+    snakefile = "from beamseg import runs, config, ended, footprint, recover, record, summary"
+    for code in (snakefile, *(f"import {name}" for name in ("ingest", "evaluate", "refine_mpp", "record", "plan"))):
+        command = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"]
+        loaded = subprocess.check_output(command, text=True, env={**os.environ, "PYTHONPATH": str(SCRIPTS)}).split()
+        assert not heavy & set(loaded), code
+
+
 def test_every_rule_has_a_digest_and_training_does_not_reach_the_report():
     assert code_digest("train") != code_digest("evaluate")
-    from beamseg.code import SCRIPTS
-
     reached = [SCRIPTS / "train.py"]
     for path in reached:
         reached += [p for p in _module(path, SCRIPTS)[1] if p not in reached]

@@ -20,7 +20,8 @@ from beamseg import contrastive
 from beamseg.crops import Crops, painted_places
 from beamseg.device import choose
 from beamseg.errors import InputError
-from beamseg.losses import SUGGESTED, cross_entropy, with_suggestions
+from beamseg.label_values import SUGGESTED
+from beamseg.losses import cross_entropy, with_suggestions
 from beamseg.models import build_model, load_weights
 from beamseg.train_contrastive import contrast, train_contrastive
 from beamseg.training_labels import suggest

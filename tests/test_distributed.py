@@ -24,7 +24,8 @@ from beamseg import train as train_module
 from beamseg.device import Pieces, choose
 from beamseg.distributed import Ranks
 from beamseg.errors import InputError
-from beamseg.losses import SUGGESTED, cross_entropy
+from beamseg.label_values import SUGGESTED
+from beamseg.losses import cross_entropy
 from beamseg.models import Embedded, build_model
 from beamseg.models.blocks import Dropout, place_share
 from beamseg.refine_scm import refine_scm

@@ -6,12 +6,12 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from snakemake.api import SnakemakeApi
+from snakemake.iocontainers import InputFiles
 from snakemake.resources import Resources
 from snakemake.settings.types import OutputSettings, Quietness, ResourceSettings
 
@@ -36,11 +36,12 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def asking(folder: Path, config: dict[str, Any], **table: str) -> Iterator[Any]:
+def asking(folder: Path, config: dict[str, Any], shape: tuple[int, int, int] = SHAPE, **table: str) -> Iterator[Any]:
     """What a rule asks for at an attempt, with the slurm profile's defaults, of a scan of 4.3 TB in eight parts."""
     workflow = Workflow(folder, config, **table)
-    write_json(folder / "scan.json", {"shape": list(SHAPE), "dtype": "float32"})
-    scan = SimpleNamespace(scan=folder / "scan.json")
+    scan = folder / "scan.json"
+    write_json(scan, {"shape": list(shape), "dtype": "float32"})
+    files = InputFiles(fromdict={"scan": scan, "scans": [scan]})
     profile = yaml.safe_load((PROFILES / "slurm" / "config.yaml").read_text())["default-resources"]
     given = [f"{name}={value}" for name, value in profile.items() if name != "slurm_extra"]
     given = Resources.parse(given, allow_expressions=True, defaults="full")
@@ -52,7 +53,7 @@ def asking(folder: Path, config: dict[str, Any], **table: str) -> Iterator[Any]:
 
         def value(rule: str, attempt: int = 1, resource: str = "runtime") -> Any:
             found = rules[rule].get(resource)
-            return found.evaluate(Wildcards(sample="a", group="a"), input=scan, attempt=attempt).value
+            return found.evaluate(Wildcards(sample="a", group="a"), input=files, attempt=attempt).value
 
         value.rules = sorted(rules)
         yield value
@@ -103,6 +104,18 @@ def test_a_training_of_large_batches_asks_for_the_memory_that_they_take(asked: A
             found = [value(rule, attempt, "mem_mb") for attempt in (1, 2)]
             assert found[0] == math.ceil(1.25 * (900 + 4000 + crops))
             assert found[1] == 2 * found[0]
+
+
+def test_memory_goes_by_the_scan_up_to_the_budget(asked: Any, tmp_path: Path) -> None:
+    light = {"apply", "apply_scm", "bundle", "compare", "ingest", "methods", "plan", "record"}
+    for rule in asked.rules:
+        assert asked(rule, resource="mem_mb") >= (4000 if rule in light else 2 * 4000 + 2000), rule
+        assert asked(rule, 2, "mem_mb") == 2 * asked(rule, resource="mem_mb"), rule
+    assert {rule for rule in asked.rules if asked(rule, resource="mem_mb") == 4000} == light
+    with asking(tmp_path, TINY, shape=(48, 256, 256)) as small:
+        voxels = math.ceil(4000 + 80 * 48 * 256**2 / 2**20)
+        for rule in ("histogram", "normalize", "train", "segment", "refine_mpp", "evaluate", "report", "export"):
+            assert small(rule, resource="mem_mb") == voxels, rule
 
 
 def test_who_adds_up_gets_time_for_voxels_only_beside_a_truth(tmp_path: Path) -> None:

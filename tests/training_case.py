@@ -12,8 +12,8 @@ import numpy as np
 import torch
 import yaml
 
+from beamseg.label_values import SUGGESTED
 from beamseg.layers import defaults
-from beamseg.losses import SUGGESTED
 from beamseg.self_correct import self_correct
 from beamseg.train import train
 from beamseg.train_contrastive import train_contrastive

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.ndimage import binary_erosion
 from skimage.measure import label as connected_patches
 
-UNLABELLED = 255
+from .label_values import UNLABELLED
+
 _SQUARE = np.ones((3, 3), bool)
 
 

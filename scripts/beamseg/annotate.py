@@ -14,10 +14,11 @@ from .config import Run, load_runs
 from .corrections import fov_of
 from .errors import InputError
 from .fov import fov_mask
+from .label_values import UNLABELLED
 from .opened import open_sample
 from .provenance import atomic_path, read_json, write_json
 from .runs import Runs
-from .slabs import UNLABELLED, SlabVolume
+from .slabs import SlabVolume
 from .volumes import Volume
 
 LOOKS = 32

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from .errors import InputError
+from .label_values import UNLABELLED
 from .provenance import file_digest
 
 FORMAT = 1
@@ -25,7 +26,6 @@ STAGES = ("stage2", "stage3")
 REQUIRED = ("model.safetensors", "plan.json", "classes.json", "arrays.safetensors", "curves.json")
 OPTIONAL = ("scm.safetensors",)
 LEVELS = 65536
-UNLABELLED = 255
 MAX_JSON = 16 << 20
 MAX_HEADER = 1 << 20
 MAX_AXES = 8

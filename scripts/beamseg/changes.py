@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
+from .label_values import UNLABELLED
 from .provenance import read_json, write_json
 
-UNLABELLED = 255
 ERASED = 0.5  # a class that loses more than this fraction of its voxels counts as erased
 
 

@@ -6,13 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
 
 from .errors import InputError
+from .label_values import UNLABELLED
 from .mixture import Mixture, gaussian_mixture, tied_mixture
 from .multi_otsu import multi_otsu
-from .slabs import UNLABELLED
 from .volumes import MAX_GREY
 
 MOST_LEVELS = 4096
@@ -86,6 +84,8 @@ def kmeans(levels: np.ndarray, weights: np.ndarray, n_clusters: int, seed: int) 
     ndarray, float64, (n_clusters - 1,)
         Increasing cut points; cluster i holds the levels between cut i - 1 and cut i.
     """
+    from sklearn.cluster import KMeans  # half a second, of all who read clusters
+
     scale = float(levels[-1]) or 1.0
     # The default tolerance stops early on a flat optimum: cuts, and scores by 3 points, then depend on the seed.
     model = KMeans(n_clusters=n_clusters, n_init=10, tol=0, max_iter=3000, random_state=seed)
@@ -222,6 +222,8 @@ def local_table(counts: np.ndarray, centroids: np.ndarray, settings: dict[str, A
     settings, seed
         As for `label_levels`.
     """
+    from scipy.optimize import linear_sum_assignment  # half a second, of all who read clusters
+
     known = np.flatnonzero(np.isfinite(centroids))
     k = min(len(known), len(reduce_levels(counts, settings)[0]))
     if k == 0:

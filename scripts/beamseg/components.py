@@ -17,11 +17,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.measure import label as connected_voxels
 
+from .label_values import UNLABELLED
 from .progress import Progress
 from .provenance import atomic_path
 
 BLOCK = 8  # slices; slabs start at multiples of 8, so a slab is made of whole blocks
-KEEP = UNLABELLED = 255
+KEEP = UNLABELLED
 
 
 def label_block(labels: np.ndarray) -> np.ndarray:

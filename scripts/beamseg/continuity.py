@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from skimage.measure import label as connected_patches
 
-UNLABELLED = 255
+from .label_values import UNLABELLED
+
 _VOTERS = 1 << 19  # voxels that vote at a time: bounds the memory of `majority_around`
 
 

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from .crops import keyed_rng
-from .losses import UNLABELLED, Result
+from .label_values import UNLABELLED
+from .losses import Result
 
 FORMS = ("paper", "usual")
 

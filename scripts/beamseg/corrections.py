@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, median_filter
 from skimage import restoration
 
 from .errors import InputError
@@ -206,6 +205,8 @@ class Corrector:
         s, strength = self.settings, float(self.settings["denoise_strength"])
         flat = not s["z_continuous"]
         if s["denoise"] == "median":
+            from scipy.ndimage import median_filter
+
             size = 2 * _median_radius(strength) + 1
             return median_filter(values, (1 if flat else size, size, size), mode="nearest")[kept]
         if s["denoise"] == "gaussian":
@@ -232,6 +233,8 @@ PLANE_FILTERS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 
 def smooth(values: np.ndarray, mask: np.ndarray, sigma: float | tuple[float, ...]) -> np.ndarray:
     """Gaussian mean, float32, over the voxels of the mask alone (normalized convolution, Knutsson and Westin 1993)."""
+    from scipy.ndimage import gaussian_filter  # a third of a second, of every process that reads a volume
+
     if mask.all():
         return gaussian_filter(values, sigma, mode="nearest")
     weight = gaussian_filter(mask.astype(np.float32), sigma, mode="nearest")

@@ -11,10 +11,10 @@ import numpy as np
 
 from . import metrics
 from .errors import InputError
+from .label_values import MAX_TRUTH, UNLABELLED
 from .progress import Progress
 from .provenance import atomic_path
 from .regions import LeastCertain
-from .slabs import MAX_TRUTH, UNLABELLED
 from .volumes import Volume
 
 # Codes of the truth beside its values: what is left out is counted in the same table.

@@ -10,7 +10,7 @@ from queue import Empty, Full, Queue
 import numpy as np
 
 from .errors import InputError
-from .losses import SUGGESTED, UNLABELLED
+from .label_values import SUGGESTED, UNLABELLED
 from .volumes import OUTSIDE, Volume, in_memory
 
 TRIES = 8

@@ -14,11 +14,12 @@ from scipy.stats import t as student
 from .config import Run, load_runs
 from .errors import InputError
 from .finished import Finished, open_finished
+from .label_values import UNLABELLED
 from .layers import flatten
 from .metrics import percent
 from .provenance import atomic_path, identity, read_json, write_json
 from .runs import STAGES, Runs
-from .slabs import ALIGN, UNLABELLED, SlabWriter, default_depth, run_slabs
+from .slabs import ALIGN, SlabWriter, default_depth, run_slabs
 from .volumes import Volume
 
 DEFINITIONS = {

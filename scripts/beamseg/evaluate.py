@@ -12,10 +12,10 @@ import numpy as np
 from . import changes, metrics
 from .count import TRAINED_ON, Counts, count, spread_out
 from .errors import InputError
+from .label_values import MAX_TRUTH, UNLABELLED
 from .metrics import STAGES
 from .palette import CLASS, CLUSTER, class_ids, class_table, member_names, word_of
 from .provenance import atomic_path, write_json
-from .slabs import MAX_TRUTH, UNLABELLED
 from .volumes import Volume
 
 LOST_FROM = 0.001

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from sklearn.cluster import KMeans, MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
 from .errors import InputError
-from .slabs import UNLABELLED
+from .label_values import UNLABELLED
 from .volumes import MAX_GREY, OUTSIDE, Volume
 
 BLOCK = 8  # pixels of the coarse grid on which the background is computed
@@ -278,6 +277,8 @@ def cluster_features(
     mean, std = sample.mean(axis=0, dtype=np.float64), sample.std(axis=0, dtype=np.float64)
     std[std == 0] = 1.0
     rows = (sample - mean) / std
+    from sklearn.cluster import KMeans, MiniBatchKMeans  # half a second, of all who read features
+
     distinct = len(np.unique(rows[: 100 * n_clusters], axis=0))
     if distinct < n_clusters and (distinct := len(np.unique(rows, axis=0))) < n_clusters:
         raise InputError(

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
+from .label_values import UNLABELLED
 from .palette import COLOURS, colour, rgb
 from .provenance import atomic_path
-from .slabs import UNLABELLED
+from .units import length_text
 
 matplotlib.use("Agg")
 
@@ -135,22 +136,6 @@ def nice_length(extent: float) -> float:
     target = extent / 4
     power = 10.0 ** np.floor(np.log10(target))
     return float(next(f * power for f in (5, 2, 1) if f * power <= target * (1 + 1e-9)))
-
-
-def length_text(length: float, unit: str) -> str:
-    """`1500, 'µm'` -> `1.5 mm`; `0.2, 'µm'` -> `200 nm`; pixels stay pixels."""
-    if unit == "µm" and length >= 1000:
-        length, unit = length / 1000, "mm"
-    elif unit == "µm" and length < 1:
-        length, unit = length * 1000, "nm"
-    return f"{length:g} {unit}"
-
-
-def volume_text(um3: float, of: float) -> str:
-    """A volume in the unit that suits the whole it is part of: mm³ from 10⁷ µm³, nm³ below 10; five digits."""
-    factor, unit = (1e-9, "mm³") if of >= 1e7 else (1.0, "µm³") if of >= 10 else (1e9, "nm³")
-    value = um3 * factor
-    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.4g} {unit}"
 
 
 def show(

@@ -10,6 +10,10 @@ from .export import FORMATS
 from .slabs import default_depth, even_chunks, slab_borders, stored_bytes
 
 LIBRARIES_MB = {"numpy": 300.0, "torch": 900.0}
+JOB_MB = 4000
+"""What a job asks for that holds no volume: the libraries, those of a GPU too, and a few slices."""
+VOXEL_BYTES = 80
+"""The most that a stage computes with at once for a voxel of a scan that it may hold whole (thickness: 72)."""
 FIGURES_AND_TABLES = 45  # files of a run besides slabs, manifests and exported slices
 READERS_THREADS = 4  # of the rules histogram and normalize
 SEGMENT_THREADS = 8  # of the rule, each of which has a batch of tiles in the network
@@ -25,6 +29,11 @@ LABELS = {"labels": "uint8", "confidence": "uint8"}
 def parts_for(shape: Sequence[int], gvoxels: float = PART_GVOXELS) -> int:
     """Parts of a scan, none of which has more voxels than that."""
     return math.ceil(math.prod(shape) / (gvoxels * 1e9))
+
+
+def asked_mb(voxels: float, mem_budget_mb: float) -> int:
+    """MiB that a job over a volume asks for: twice the budget and the libraries; of a small scan what that takes."""
+    return math.ceil(min(2 * mem_budget_mb + 2000, JOB_MB + VOXEL_BYTES * voxels / 2**20))
 
 
 def training_mb(settings: dict[str, Any], voxels: float = math.inf, processes: int = 1) -> float:

@@ -17,8 +17,8 @@ from scipy import ndimage
 
 from .crops import keyed_rng
 from .errors import InputError
+from .label_values import UNLABELLED
 from .labels import REST
-from .losses import UNLABELLED
 from .readers import dm, open_source
 from .readers.numbering import natural_key
 from .readers.source import said_size

@@ -11,9 +11,9 @@ import numpy as np
 from .annotations import open_annotations, rounds
 from .crops import keyed_rng
 from .errors import InputError
+from .label_values import MAX_TRUTH, UNLABELLED
 from .readers import Labels, open_labels
 from .readers.source import planes
-from .slabs import MAX_TRUTH, UNLABELLED
 from .volumes import OUTSIDE, Volume
 
 REST = "rest"

@@ -14,10 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from .errors import InputError
-
-UNLABELLED = 255
-SUGGESTED = 128
-"""From here to 254: class c, suggested by clusters and not painted, is SUGGESTED + c."""
+from .label_values import SUGGESTED, UNLABELLED
 
 Result = tuple[torch.Tensor, torch.Tensor]
 """float32 sum over the pixels that count, and their number."""

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 STAGES = {"pseudo_labels": "pseudo-labels", "stage2": "stage 2", "stage3": "stage 3", "mpp": "MPP", "scm": "SCM"}
 
@@ -96,6 +95,8 @@ def match(counts: np.ndarray, fixed: dict[int, int] | None = None) -> tuple[list
     n_labels, n_classes = counts.shape
     fixed = fixed or {}
     if not fixed and n_labels == n_classes:
+        from scipy.optimize import linear_sum_assignment  # half a second, of all who count
+
         rows, columns = linear_sum_assignment(iou_matrix(counts), maximize=True)
         return [int(c) for _, c in sorted(zip(rows, columns, strict=True))], "hungarian"
     mapping = [fixed.get(label, int(np.argmax(counts[label]))) for label in range(n_labels)]

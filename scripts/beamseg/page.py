@@ -7,7 +7,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .figures import length_text
 from .metrics import STAGES, percent, relative_gain, stage_names
 from .page_tables import (
     class_table,
@@ -20,6 +19,7 @@ from .page_tables import (
 )
 from .palette import CLASS, CLUSTER, PLURAL, member_names, word_of
 from .provenance import atomic_path
+from .units import length_text
 
 STYLE = """
 :root { color-scheme: light; }

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from .figures import length_text, volume_text
 from .metrics import STAGES, percent, stage_names, stage_rows
 from .palette import MEMBERS, word_of
+from .units import length_text, volume_text
 
 QUANTITIES = (
     ("volume.volume", "volume", 3),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .slabs import UNLABELLED
+from .label_values import UNLABELLED
 
 # Okabe and Ito (2008), dark to light after black for the background; then tints for many clusters.
 COLOURS = (

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 
-from .losses import UNLABELLED
+from .label_values import UNLABELLED
 from .volumes import Volume
 
 SHARE = 0.1
@@ -31,6 +30,8 @@ def is_shared(labels: np.ndarray, half: int) -> np.ndarray:
     """
     shared = np.zeros(labels.shape, bool)
     is_class = labels != UNLABELLED
+
+    from scipy.ndimage import uniform_filter  # a third of a second, of every process that reads labels
 
     def around(mask: np.ndarray) -> np.ndarray:
         return np.asarray(uniform_filter(mask.astype(np.float32), 2 * half + 1, mode="nearest"))

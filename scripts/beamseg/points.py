@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .slabs import ALIGN, UNLABELLED
+from .label_values import UNLABELLED
+from .slabs import ALIGN
 from .volumes import Volume
 
 SHARES = (0.1, 0.4)

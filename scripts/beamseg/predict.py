@@ -18,7 +18,7 @@ from .augment import to_unit
 from .crops import reflect_indices
 from .device import Compute, Pieces
 from .errors import InputError
-from .losses import UNLABELLED
+from .label_values import UNLABELLED
 from .slabs import even_chunks
 from .volumes import OUTSIDE, Volume
 

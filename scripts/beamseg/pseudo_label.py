@@ -10,8 +10,8 @@ import numpy as np
 
 from .clusters import cluster_means, elbow, label_levels
 from .features import cluster_features, sample_features
+from .label_values import UNLABELLED
 from .provenance import atomic_path, read_json, write_json
-from .slabs import UNLABELLED
 from .volumes import MAX_GREY, Volume, grey_counts
 
 

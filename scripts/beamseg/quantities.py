@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from . import figures
 from .components import Sizes, component_sizes
+from .label_values import UNLABELLED
 from .morphology import DIRECTIONS, euler_counts, interface_areas, local_thickness, pair_counts
 from .palette import class_ids
 from .progress import Progress
 from .provenance import atomic_path, write_json
-from .slabs import UNLABELLED
 from .volumes import TableVolume, Volume, block_depth
 
 BYTES = {"counts": 24, "components": 48, "thickness": 72}

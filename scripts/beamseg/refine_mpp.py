@@ -11,8 +11,9 @@ import numpy as np
 
 from . import changes, components
 from .anchors import sweep_from_labels
-from .continuity import UNLABELLED, continue_along_z
+from .continuity import continue_along_z
 from .errors import InputError
+from .label_values import UNLABELLED
 from .slabs import SlabWriter, run_slabs
 from .volumes import Volume, read_with_halo
 

@@ -12,10 +12,10 @@ import torch
 from . import changes, scm
 from .device import Halved, choose
 from .errors import InputError
+from .label_values import UNLABELLED
 from .slabs import SlabWriter, run_slabs
 from .volumes import Volume, bear_labels, read_with_halo
 
-UNLABELLED = 255
 MAX_TILE = 256  # pixels of a tile's edge: bounds the memory of the convolutions
 MIN_TILE = 16  # the least that a device without room for more is tried with; the margin around it stays
 BLOCK = 8  # slices read at a time

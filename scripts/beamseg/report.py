@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from . import figures, pictures, plots
+from .label_values import UNLABELLED
 from .ledger import ledger
 from .metrics import STAGES, disputed
 from .page import told, write_page
@@ -20,7 +21,6 @@ from .palette import CLASS, CLUSTER, COLOURS, class_ids, member_names, word_of
 from .provenance import read_json
 from .render import reduced, surface
 from .shading import measured
-from .slabs import UNLABELLED
 from .volumes import ArrayVolume, Volume
 
 FIGURES = (

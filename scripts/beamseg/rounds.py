@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .device import choose
+from .label_values import SUGGESTED
 from .ledger import FOLDER, ledger
-from .losses import SUGGESTED
 from .metrics import iou_matrix
 from .models import load_weights
 from .predict import predict_slices

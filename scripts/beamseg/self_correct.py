@@ -16,7 +16,8 @@ from .checkpoint import Resume
 from .crops import Crops, labelled_slices, painted_places
 from .device import Compute, Pieces, choose
 from .distributed import Ranks, join
-from .losses import UNLABELLED, loss_named
+from .label_values import UNLABELLED
+from .losses import loss_named
 from .models import load_weights, save_weights
 from .progress import Progress
 from .provenance import file_digest, write_json

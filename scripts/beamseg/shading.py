@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import median_filter
 
 PROFILE = 64  # points of a stored profile, at most
 RINGS = 32
@@ -135,6 +134,8 @@ class Polar:
         enough = np.isfinite(polar).sum(axis=0) >= ANGLES // 10
         residual = np.zeros(self.n_radii)
         if enough.sum() > size:
+            from scipy.ndimage import median_filter
+
             level = np.nanmedian(polar[:, enough], axis=0)
             residual[enough] = level - median_filter(level, size, mode="nearest")
         residual[:LEAST_RADIUS] = 0

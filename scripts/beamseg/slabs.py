@@ -31,9 +31,6 @@ CHUNK = (8, 256, 256)
 MAX_LAYER = 2**28
 """Most voxels of a layer, the chunks that a slice runs through, which a writer holds until the layer is whole."""
 MAX_SLAB_BYTES = 4 * 2**30
-UNLABELLED = 255
-MAX_TRUTH = 252
-"""Highest value of a truth; above it are codes for what is left out."""
 STORED = {"grey": 0.75, "labels": 0.1, "confidence": 0.35, "votes": 0.2}
 """Bytes on disk per byte of an array, as measured on noisy scans; of votes, a guess."""
 

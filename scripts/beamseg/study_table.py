@@ -13,11 +13,12 @@ import numpy as np
 from . import figures, plots
 from .config import load_runs
 from .ended import records
+from .label_values import UNLABELLED
 from .metrics import STAGES
 from .palette import word_of
 from .provenance import atomic_path, read_json
 from .runs import Runs
-from .slabs import UNLABELLED, SlabVolume
+from .slabs import SlabVolume
 from .studies import Study, sample_name
 from .summary import run_state
 

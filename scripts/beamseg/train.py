@@ -16,7 +16,8 @@ from .checkpoint import Resume
 from .crops import Crops, painted_places
 from .device import choose
 from .distributed import join
-from .losses import SUGGESTED, forward_corrected, labelled, loss_named
+from .label_values import SUGGESTED
+from .losses import forward_corrected, labelled, loss_named
 from .models import build_model, model_options, save_weights
 from .progress import Progress
 from .training import (

@@ -16,7 +16,8 @@ from . import augment, contrastive
 from .checkpoint import Resume
 from .crops import Crops, keyed_rng, painted_places
 from .device import Compute, Pieces, choose
-from .losses import SUGGESTED, UNLABELLED, Result, labelled, loss_named, suggested, with_suggestions
+from .label_values import SUGGESTED, UNLABELLED
+from .losses import Result, labelled, loss_named, suggested, with_suggestions
 from .models import Embedded, build_model, model_options, save_weights
 from .models.blocks import place_share
 from .progress import Progress

@@ -25,7 +25,8 @@ from .crops import keyed_rng
 from .device import Compute, Pieces, choose, room_for
 from .errors import InputError
 from .frames import Frames, prepared, read_mask, resized_mask
-from .losses import UNLABELLED, dice_cross_entropy, softmax_mse
+from .label_values import UNLABELLED
+from .losses import dice_cross_entropy, softmax_mse
 from .metrics import contingency, scores
 from .models import build_model, save_weights
 from .perturbations import PERTURBATIONS, Share

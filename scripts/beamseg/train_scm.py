@@ -19,11 +19,10 @@ from .checkpoint import Resume
 from .crops import labelled_slices
 from .device import Pieces, choose
 from .errors import InputError
+from .label_values import UNLABELLED
 from .progress import Progress
 from .provenance import atomic_path
 from .volumes import LabelledVolume, Volume, in_memory
-
-UNLABELLED = 255
 
 
 def read_window(volume: Volume, z0: int, z1: int, y0: int, x0: int, size: int) -> np.ndarray:

@@ -18,7 +18,8 @@ from .crops import keyed_rng
 from .device import Compute, Pieces
 from .distributed import Ranks
 from .errors import InputError
-from .losses import SUGGESTED, UNLABELLED, Loss, labelled, suggested, with_suggestions
+from .label_values import SUGGESTED, UNLABELLED
+from .losses import Loss, labelled, suggested, with_suggestions
 from .models import load_weights
 from .models.blocks import place_share
 from .provenance import atomic_path

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
+from .label_values import SUGGESTED, UNLABELLED
 from .labels import SliceLabels, open_user_labels
-from .losses import SUGGESTED
-from .slabs import UNLABELLED
 from .volumes import Volume
 
 AGREED = 0.8

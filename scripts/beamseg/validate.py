@@ -16,12 +16,12 @@ from .config import load_runs
 from .errors import InputError
 from .finished import Finished, open_finished
 from .inputs import user_labels
+from .label_values import UNLABELLED
 from .metrics import percent
 from .palette import CLUSTER, MEMBERS, unnamed, word_of
 from .points import draw
 from .provenance import atomic_path, read_json, write_json
 from .runs import Runs
-from .slabs import UNLABELLED
 from .stratified import estimates
 from .volumes import Volume
 

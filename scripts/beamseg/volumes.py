@@ -12,9 +12,10 @@ import numpy as np
 from .corrections import corrected, fov_of
 from .errors import InputError
 from .fov import fov_mask, valid_mask
+from .label_values import UNLABELLED
 from .provenance import read_json
 from .readers import Source, open_source
-from .slabs import UNLABELLED, SlabVolume
+from .slabs import SlabVolume
 
 OUTSIDE = 0  # grey level outside the field of view
 MAX_GREY = 65535

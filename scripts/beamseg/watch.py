@@ -14,7 +14,7 @@ from torch import nn
 from . import augment
 from .crops import Crops
 from .device import Compute, Pieces
-from .losses import UNLABELLED
+from .label_values import UNLABELLED
 from .mixture import tied_mixture
 from .palette import CLUSTER, word_for
 from .predict import predict_slices

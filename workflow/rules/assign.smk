@@ -18,7 +18,7 @@ rule assign:
         "../../envs/beamseg.yaml"
     threads: 4
     resources:
-        mem_mb=mem_mb,
+        mem_mb=volume_mem_mb,
         runtime=by_part(240, voxels_per_s=2e5),
     params:
         settings=kept("assign", settings_of("assign")),

@@ -19,7 +19,7 @@ from beamseg.code import code_digest, lead_the_path, script_of
 from beamseg.config import BY_HAND, Run, load_runs
 from beamseg.ended import stale_at_exit, tracked_code
 from beamseg.errors import InputError
-from beamseg.footprint import peak_mb, training_mb
+from beamseg.footprint import asked_mb, peak_mb, training_mb
 from beamseg.job import Kept
 from beamseg.job import kept as kept_settings
 from beamseg.kept_defaults import keep, moved_defaults, program_defaults
@@ -621,8 +621,18 @@ def simulated_movies(wildcards):
 
 
 def mem_mb(wildcards, attempt):
-    """Memory of a job: the budget for a volume, twice over for what is computed from it, plus the libraries."""
-    return (2 * run_of(wildcards).get("mem_budget_mb") + 2000) * attempt
+    """Memory of a job that holds no volume."""
+    return asked_mb(0, run_of(wildcards).get("mem_budget_mb")) * attempt
+
+
+def budget_mem_mb(wildcards, attempt):
+    """Memory of a job that is known by no scan: the budget for a volume, twice over, plus the libraries."""
+    return asked_mb(math.inf, run_of(wildcards).get("mem_budget_mb")) * attempt
+
+
+def volume_mem_mb(wildcards, input, attempt):
+    """The same of a job over a scan, or over the reference scans of a group; less, where those are small."""
+    return asked_mb(voxels_of(input), run_of(wildcards).get("mem_budget_mb")) * attempt
 
 
 def slice_mem_mb(stage):
@@ -632,7 +642,8 @@ def slice_mem_mb(stage):
         scan, run = read_json(input.scan), run_of(wildcards)
         itemsize = np.dtype(scan["dtype"]).itemsize
         peak = peak_mb(scan["shape"], itemsize, run.settings)[stage]
-        return max(mem_mb(wildcards, attempt), math.ceil(1.25 * peak) * attempt)
+        asked = volume_mem_mb(wildcards, input, attempt)
+        return max(asked, math.ceil(1.25 * peak) * attempt)
 
     return memory
 
@@ -667,7 +678,10 @@ def by_part(least, voxels_per_s):
 
 
 def voxels_of(input):
-    return math.prod(read_json(input.scan)["shape"])
+    """Voxels of a job's scan, or of its scans together."""
+    scans = [input.scan] if "scan" in input.keys() else input.scans
+    scans = [scans] if isinstance(scans, str) else scans
+    return sum(math.prod(read_json(path)["shape"]) for path in scans)
 
 
 def cache_mb(wildcards, input):
@@ -690,11 +704,13 @@ def training_gpus(wildcards):
     return gpus(wildcards) * run_of(wildcards).get("gpus")
 
 
-def training_mem_mb(wildcards, attempt):
+def training_mem_mb(wildcards, input, attempt):
     """Memory of a training; each device has a process, which holds the volumes. Large batches and crops take more."""
     processes = max(1, training_gpus(wildcards))
-    peak = training_mb(run_of(wildcards).settings, processes=processes)
-    return max(mem_mb(wildcards, attempt) * processes, math.ceil(1.25 * peak) * attempt)
+    settings, voxels = run_of(wildcards).settings, voxels_of(input)
+    peak = training_mb(settings, voxels, processes)
+    asked = volume_mem_mb(wildcards, input, attempt)
+    return max(asked * processes, math.ceil(1.25 * peak) * attempt)
 
 
 def refuse_gpus_asked_twice():

@@ -28,7 +28,7 @@ rule count:
     conda:
         "../../envs/beamseg.yaml"
     resources:
-        mem_mb=mem_mb,
+        mem_mb=volume_mem_mb,
         runtime=by_part(120, voxels_per_s=5e6),
     params:
         settings=kept("count", counted_settings),

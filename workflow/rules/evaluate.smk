@@ -31,7 +31,7 @@ rule evaluate:
     conda:
         "../../envs/beamseg.yaml"
     resources:
-        mem_mb=mem_mb,
+        mem_mb=volume_mem_mb,
         runtime=counting_time,
     params:
         settings=kept("evaluate", measured_settings),

@@ -19,7 +19,7 @@ rule evaluate_frames:
     conda:
         "../../envs/beamseg.yaml"
     resources:
-        mem_mb=mem_mb,
+        mem_mb=budget_mem_mb,
         runtime=at_least(60),
     params:
         settings=kept("evaluate_frames", settings_of("evaluate_frames")),

@@ -23,7 +23,7 @@ rule export:
     conda:
         "../../envs/beamseg.yaml"
     resources:
-        mem_mb=mem_mb,
+        mem_mb=volume_mem_mb,
         runtime=by_scan(120, voxels_per_s=50e6),
     params:
         formats=setting("export.formats"),

@@ -16,7 +16,7 @@ rule frames:
     conda:
         "../../envs/beamseg.yaml"
     resources:
-        mem_mb=mem_mb,
+        mem_mb=budget_mem_mb,
         runtime=at_least(60),
     params:
         movie=movie_of,

@@ -17,7 +17,7 @@ rule measure_frames:
     conda:
         "../../envs/beamseg.yaml"
     resources:
-        mem_mb=mem_mb,
+        mem_mb=budget_mem_mb,
         runtime=at_least(60),
     params:
         settings=kept("measure_frames", settings_of("measure_frames")),

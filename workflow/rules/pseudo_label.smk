@@ -18,7 +18,7 @@ rule pseudo_label:
     conda:
         "../../envs/beamseg.yaml"
     resources:
-        mem_mb=mem_mb,
+        mem_mb=volume_mem_mb,
         runtime=at_least(20),
     params:
         settings=kept("pseudo_label", "pseudo_label"),

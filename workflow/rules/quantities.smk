@@ -25,7 +25,7 @@ rule quantities:
     conda:
         "../../envs/beamseg.yaml"
     resources:
-        mem_mb=mem_mb,
+        mem_mb=volume_mem_mb,
         runtime=by_scan(240, voxels_per_s=1e6),
     params:
         settings=kept("quantities", "quantities"),

@@ -20,7 +20,7 @@ rule refine_mpp:
         "../../envs/beamseg.yaml"
     threads: 2
     resources:
-        mem_mb=mem_mb,
+        mem_mb=volume_mem_mb,
         runtime=by_part(60, voxels_per_s=1e6),
     params:
         settings=kept("refine_mpp", "refine_mpp"),

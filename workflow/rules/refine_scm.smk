@@ -21,7 +21,7 @@ rule refine_scm:
         "../../envs/beamseg.yaml"
     threads: 8
     resources:
-        mem_mb=mem_mb,
+        mem_mb=volume_mem_mb,
         runtime=by_part(60, voxels_per_s=2e5),
         gpu=gpus,
     params:

@@ -102,7 +102,7 @@ rule report:
     conda:
         "../../envs/beamseg.yaml"
     resources:
-        mem_mb=mem_mb,
+        mem_mb=volume_mem_mb,
         runtime=by_scan(60, voxels_per_s=50e6),
     params:
         settings=kept("report", "report"),

@@ -33,7 +33,7 @@ rule report_frames:
     conda:
         "../../envs/beamseg.yaml"
     resources:
-        mem_mb=mem_mb,
+        mem_mb=budget_mem_mb,
         runtime=at_least(60),
     params:
         settings=kept("report_frames", settings_of("measure_frames")),

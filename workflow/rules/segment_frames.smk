@@ -19,7 +19,7 @@ rule segment_frames:
         "../../envs/beamseg.yaml"
     threads: 8
     resources:
-        mem_mb=mem_mb,
+        mem_mb=budget_mem_mb,
         runtime=at_least(480),
         gpu=gpus,
     params:

@@ -15,7 +15,7 @@ rule simulate:
         "../../envs/beamseg.yaml"
     threads: 8
     resources:
-        mem_mb=mem_mb,
+        mem_mb=budget_mem_mb,
         runtime=at_least(60),
     params:
         settings=kept("simulate", "phantom"),

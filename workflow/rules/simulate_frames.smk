@@ -14,7 +14,7 @@ rule simulate_frames:
     conda:
         "../../envs/beamseg.yaml"
     resources:
-        mem_mb=mem_mb,
+        mem_mb=budget_mem_mb,
         runtime=at_least(60),
     params:
         settings=kept("simulate_frames", "frames.phantom"),

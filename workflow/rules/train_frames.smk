@@ -17,7 +17,7 @@ rule train_frames:
         "../../envs/beamseg.yaml"
     threads: 8
     resources:
-        mem_mb=mem_mb,
+        mem_mb=budget_mem_mb,
         runtime=at_least(1440),
         gpu=gpus,
     params:

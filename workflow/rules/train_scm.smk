@@ -26,7 +26,7 @@ rule train_scm:
         "../../envs/beamseg.yaml"
     threads: 8
     resources:
-        mem_mb=mem_mb,
+        mem_mb=volume_mem_mb,
         runtime=at_least(480),
         gpu=gpus,
     params:

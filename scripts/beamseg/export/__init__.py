@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..label_values import UNLABELLED
 from ..palette import class_ids
 from ..provenance import write_json
-from ..slabs import UNLABELLED, check_room
+from ..slabs import check_room
 from ..volumes import TableVolume, Volume
 from . import bigtiff, mrc, nexus, ome_zarr, surfaces, tiff
 from .labels import Labels

@@ -10,8 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ..label_values import UNLABELLED
 from ..provenance import atomic_path
-from ..slabs import UNLABELLED, RecordedFile, even_chunks
+from ..slabs import RecordedFile, even_chunks
 from .labels import Labels
 
 SLAB = 128  # slices of a file

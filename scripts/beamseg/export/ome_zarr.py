@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import zarr
-
+from ..label_values import UNLABELLED
 from ..palette import rgb
 from ..provenance import atomic_folder
-from ..slabs import UNLABELLED
 from .labels import Labels
 
 VERSION = "0.4"  # on Zarr 2, which more programs read than 0.5 on Zarr 3
@@ -22,6 +20,8 @@ def write(labels: Labels, path: Path) -> None:
 
     A voxel of a coarser level is one of the finest, so that no class appears that is not there.
     """
+    import zarr  # a third of a second, of every process that knows the formats
+
     levels = 1
     while max(labels.shape) / 2 ** (levels - 1) > COARSEST:
         levels += 1

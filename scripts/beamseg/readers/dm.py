@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ncempy.io.dm import fileDM
 
 from ..errors import InputError
 from .raw import mapped
@@ -62,6 +61,8 @@ def open_source(path: Path, options: ReadOptions) -> Source:
 
 def _image(path: Path) -> tuple[dict[str, Any], str]:
     """All tags, and the prefix of those of the one image that is no thumbnail."""
+    from ncempy.io.dm import fileDM  # brings Matplotlib, most of a second of every process that reads anything
+
     try:
         with fileDM(path, on_memory=False) as file:
             tags = file.allTags

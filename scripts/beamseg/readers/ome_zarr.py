@@ -6,14 +6,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
-import zarr
 
 from ..errors import InputError
 from .raw import check_type
 from .source import ReadOptions, Source, native, refuse_outside, sizes_um
+
+if TYPE_CHECKING:
+    import zarr
 
 METADATA = ("zarr.json", ".zgroup", ".zarray")
 SPATIAL = ("z", "y", "x")
@@ -36,7 +38,7 @@ def open_source(path: Path, options: ReadOptions) -> Source:
             path, f"nothing at {options.dataset!r}", "an image or an array", f"choose one of: {_listed(_images(path))}"
         )
     node = _opened(where)
-    if isinstance(node, zarr.Array):
+    if _is_array(node):
         return _source(where, node, _names(node), None, [])
     multiscales = _multiscales(node)
     if multiscales is None:
@@ -62,7 +64,7 @@ def open_source(path: Path, options: ReadOptions) -> Source:
     names = [axis["name"] if isinstance(axis, dict) else str(axis) for axis in axes]
     units = {axis["name"]: str(axis.get("unit", "")) for axis in axes if isinstance(axis, dict)}
     array = _opened(where / levels[options.level]["path"])
-    if not isinstance(array, zarr.Array) or array.ndim != len(names):
+    if not _is_array(array) or array.ndim != len(names):
         raise InputError(where, f"axes {names} for {array}", "an array with these axes", "write the image again")
     scale = dict(zip(names, _scale(multiscales, levels[options.level], len(names)), strict=True))
     spatial = [name for name in names if name in SPATIAL]
@@ -70,7 +72,13 @@ def open_source(path: Path, options: ReadOptions) -> Source:
     return _source(where / levels[options.level]["path"], array, names, size, doubts)
 
 
+def _is_array(node: zarr.Array | zarr.Group) -> TypeGuard[zarr.Array]:
+    return hasattr(node, "shape")
+
+
 def _opened(path: Path) -> zarr.Array | zarr.Group:
+    import zarr  # a third of a second, of every process that reads anything
+
     try:
         return zarr.open(str(path), mode="r")
     except Exception as error:  # metadata that zarr cannot make sense of raises errors of many kinds
@@ -87,7 +95,7 @@ def _names(array: zarr.Array) -> list[str]:
     return said if len(said) == array.ndim and set(SPATIAL) <= set(said) else guessed
 
 
-def _multiscales(group: zarr.Group) -> dict[str, Any] | None:
+def _multiscales(group: zarr.Array | zarr.Group) -> dict[str, Any] | None:
     """The image's entry: under `ome` in version 0.5, at the top in 0.4."""
     attributes: dict[str, Any] = dict(group.attrs)
     found = attributes.get("ome", attributes).get("multiscales")
@@ -101,7 +109,7 @@ def _images(path: Path) -> list[str]:
     for folder in folders:
         name = folder.relative_to(path).as_posix()
         node = _opened(folder)
-        whole = isinstance(node, zarr.Array) or _multiscales(node) is not None
+        whole = _is_array(node) or _multiscales(node) is not None
         if whole and not any(name.startswith(f"{other}/") for other in found):
             found.append(name)
     return found
