@@ -16,6 +16,7 @@ from beamseg.config import load_runs
 from beamseg.contact_angle import DROPLET, WIRE, smoothed
 from beamseg.errors import InputError
 from beamseg.evaluate_frames import evaluate_frames
+from beamseg.frame_input import prepared, resized_mask, shrunk
 from beamseg.frames import (
     Frames,
     burnt_in,
@@ -25,10 +26,7 @@ from beamseg.frames import (
     named_files,
     open_frames,
     paired,
-    prepared,
     read_mask,
-    resized_mask,
-    shrunk,
     split,
 )
 from beamseg.layers import defaults

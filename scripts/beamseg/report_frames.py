@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 
 from . import figures
 from .contact_angle import CLASSES
-from .frames import Frames, prepared
+from .frame_input import prepared
+from .frames import Frames
 from .measure_frames import masks_of
 from .metrics import percent
 from .page import STYLE

@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from .contact_angle import BACKGROUND
 from .device import choose, room_for
-from .frames import Frames, burnt_in, prepared
+from .frame_input import prepared
+from .frames import Frames, burnt_in
 from .models import load_weights
 from .progress import Progress
 from .provenance import atomic_path, file_digest, write_json

@@ -24,7 +24,8 @@ from .contact_angle import CLASSES
 from .crops import keyed_rng
 from .device import Compute, Pieces, choose, room_for
 from .errors import InputError
-from .frames import Frames, prepared, read_mask, resized_mask
+from .frame_input import prepared, resized_mask
+from .frames import Frames, read_mask
 from .label_values import UNLABELLED
 from .losses import dice_cross_entropy, softmax_mse
 from .metrics import contingency, scores
