@@ -20,7 +20,7 @@ from beamseg.arrive import arrive
 from beamseg.job import beyond_what_it_asked
 from beamseg.provenance import read_json
 from bundle_case import write_bundle
-from workflow import BASEDIR
+from workflow import BASEDIR, TINY, Workflow
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,18 @@ def test_where_locks_are_refused_a_scan_arrives_to_the_same_labels(
     found, wanted = (read_json(folder / "results" / "good" / "labels.json")["digest"] for folder in (again, work[0]))
     assert found == wanted
     assert not list(again.glob(".beamseg-arrive.claim*"))
+
+
+@pytest.mark.slow
+def test_where_locks_are_refused_all_stages_leave_the_same_arrays(
+    without_locks: dict[str, str], tmp_path: Path
+) -> None:
+    config = {**TINY, "refine": ["mpp", "scm"], "keep": "all"}
+    taken, refused = (Workflow(tmp_path / name, config) for name in ("taken", "refused"))
+    taken.run()
+    done = subprocess.run(refused.command(), env=without_locks, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert refused.digests() == taken.digests()
 
 
 def test_drift_is_told_wherever_one_looks(work: tuple[Path, int]) -> None:

@@ -37,20 +37,6 @@ def test_scale_bars_have_round_lengths(extent: float, length: float) -> None:
     assert figures.nice_length(extent) == pytest.approx(length)
 
 
-def test_units_suit_the_length() -> None:
-    assert figures.length_text(1500, "µm") == "1.5 mm"
-    assert figures.length_text(20, "µm") == "20 µm"
-    assert figures.length_text(0.2, "µm") == "200 nm"
-    assert figures.length_text(0.5, "px") == "0.5 px"
-
-
-def test_volumes_have_the_unit_of_the_whole() -> None:
-    assert figures.volume_text(2.5e6, 1e8) == "0.0025 mm³"
-    assert figures.volume_text(76400, 2e5) == "76,400 µm³"
-    assert figures.volume_text(0, 2e5) == "0 µm³"
-    assert figures.volume_text(0.002, 1) == "2,000,000 nm³"
-
-
 def test_figures_for_print_are_the_same_twice(tmp_path: Path) -> None:
     for name in ("a", "b"):
         figure = Figure(figsize=(1, 1))
