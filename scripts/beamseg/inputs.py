@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from .clusters import transition_matrix
-from .labels import SliceLabels, open_truth, open_user_labels
+from .labels import open_truth, open_user_labels
 from .partial_volume import UnsharedVolume
 from .provenance import read_json
 from .slabs import SlabVolume
+from .slice_labels import SliceLabels
 from .training_labels import check_painted, described, open_training_labels, suggest
 from .volumes import TableVolume, Volume, cached, grey_counts, open_normalized
 

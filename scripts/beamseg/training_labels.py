@@ -9,7 +9,8 @@ import numpy as np
 
 from .errors import InputError
 from .label_values import SUGGESTED, UNLABELLED
-from .labels import SliceLabels, open_user_labels
+from .labels import open_user_labels
+from .slice_labels import SliceLabels
 from .volumes import Volume
 
 AGREED = 0.8
