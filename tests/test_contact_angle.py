@@ -7,18 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beamseg.angle_interval import correlation_length
 from beamseg.contact_angle import (
     DROPLET,
     WIRE,
     cap_area,
     cap_volume,
     contact_angle,
-    contour,
-    correlation_length,
-    fit_circle,
     in_nm,
     measure,
 )
+from beamseg.contour_fits import contour, fit_circle
 from beamseg.frames import named_files, read_mask
 from beamseg.specimens.nanowire import Nanowire, draw_labels
 

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from .angle_interval import interval
+from .contour_fits import Contour, Line, contour, crossings, fit_circle, fit_line, solve, weights_of
+
 BACKGROUND, WIRE, DROPLET = range(3)
 CLASSES = ("background", "wire", "droplet")
 
@@ -32,10 +35,6 @@ LARGEST_TILT_DEG = 30.0
 """Of the wire's axis from the interface's normal; beyond it the sides are not those of one wire."""
 LARGEST_FLARE_DEG = 10.0
 """Between the wire's sides; beyond it they are not parallel, and the wire has no one diameter."""
-CUT_OFF = 3.0
-"""Standard deviations (from the median) beyond which the weight of a contour point falls off (Huber)."""
-REPLICATES = 400
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -82,45 +81,6 @@ LENGTHS = {
     **{"rms": 1, "interface_rms": 1, "wire_diameter": 1},
 }
 """What `in_nm` scales, and by which power of the pixel size."""
-
-
-@dataclass(frozen=True)
-class Contour:
-    """Edges between two kinds of pixels: `points` (n, 2), half-way between their centres, `axis` (n,) 0 along y."""
-
-    points: np.ndarray
-    axis: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def kept(self, which: np.ndarray) -> Contour:
-        """The points where `which` is True."""
-        return Contour(self.points[which], self.axis[which])
-
-
-@dataclass(frozen=True)
-class Line:
-    """Points p with normal · p = offset; the droplet lies where the normal points."""
-
-    normal: np.ndarray
-    offset: float
-
-    def distance(self, points: np.ndarray) -> np.ndarray:
-        """Signed distance of points (n, 2), positive on the droplet's side."""
-        return points @ self.normal - self.offset
-
-
-@dataclass(frozen=True)
-class Circle:
-    """Centre (y, x) and radius."""
-
-    centre: np.ndarray
-    radius: float
-
-    def distance(self, points: np.ndarray) -> np.ndarray:
-        """Signed distance of points (n, 2), positive outside."""
-        return np.hypot(*(points - self.centre).T) - self.radius
 
 
 def measure(labels: np.ndarray, seed: int = 0) -> Cap:
@@ -249,87 +209,6 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return table[numbered], sizes[large]
 
 
-def contour(inside: np.ndarray, outside: np.ndarray) -> Contour:
-    """Midpoints between neighbouring pixels of which one is `inside`, the other `outside`, both bool (y, x).
-
-    Pixel centres are what decides which side a pixel is on, so these midpoints lie on either side of the true edge
-    alike; edges of the frame are no contour.
-    """
-    points, axes = [], []
-    spans = [np.flatnonzero(inside.any(axis=1 - axis)) for axis in (0, 1)]
-    first = np.array([max(0, span[0] - 1) if span.size else 0 for span in spans])
-    box = tuple(slice(a, span[-1] + 2 if span.size else 0) for a, span in zip(first, spans, strict=True))
-    for axis in (0, 1):
-        a, b = (np.moveaxis(mask[box], axis, 0) for mask in (inside, outside))
-        pairs = (a[:-1] & b[1:]) | (b[:-1] & a[1:])
-        found = np.argwhere(pairs) + [0.5, 0.0] + (first if axis == 0 else first[::-1])
-        points.append(found if axis == 0 else found[:, ::-1])
-        axes.append(np.full(len(found), axis))
-    return Contour(np.concatenate(points), np.concatenate(axes))
-
-
-def fit_line(edge: Contour, inside: np.ndarray) -> Line:
-    """Straight line of least weighted distances; `inside` is a point (y, x) on the side its normal shows to."""
-    weights = np.ones(len(edge))
-    for _ in range(10):
-        middle = np.average(edge.points, axis=0, weights=weights)
-        moved = edge.points - middle
-        normal = np.linalg.eigh((weights[:, None] * moved).T @ moved)[1][:, 0]
-        weights = weights_of(moved @ normal)
-    normal = normal if normal @ (inside - middle) > 0 else -normal
-    return Line(normal, float(normal @ middle))
-
-
-def fit_circle(edge: Contour) -> Circle:
-    """Circle of least weighted distances (Gauss-Newton), from the algebraic one (Kåsa 1976)."""
-    points = edge.points
-    middle = points.mean(axis=0)
-    moved = points - middle
-    solution = np.linalg.lstsq(np.column_stack([2 * moved, np.ones(len(points))]), (moved**2).sum(1), rcond=None)[0]
-    centre, radius = middle + solution[:2], math.sqrt(max(solution[2] + float(solution[:2] @ solution[:2]), 1e-12))
-    for _ in range(20):
-        circle = Circle(centre, radius)
-        distance = circle.distance(points)
-        step = solve(circle_slopes(circle, points), weights_of(distance)) @ -distance
-        centre, radius = centre + step[:2], max(radius + float(step[2]), 1e-6)
-        if np.abs(step).max() < 1e-9 * radius:
-            break
-    return Circle(centre, float(radius))
-
-
-def circle_slopes(circle: Circle, points: np.ndarray) -> np.ndarray:
-    """Derivatives (n, 3) of the distances by centre y, x and radius."""
-    moved = points - circle.centre
-    outward = moved / np.maximum(np.hypot(*moved.T), 1e-9)[:, None]
-    return np.column_stack([-outward, -np.ones(len(points))])
-
-
-def solve(slopes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted least squares: the matrix (parameters, n) that turns residuals into parameters."""
-    weighted = slopes.T * weights
-    return np.linalg.lstsq(weighted @ slopes, weighted, rcond=None)[0]
-
-
-def weights_of(residuals: np.ndarray) -> np.ndarray:
-    """Huber's weights: 1 for residuals within `CUT_OFF` standard deviations (by their median), falling beyond.
-
-    Half a pixel is the least deviation, that of the pixels themselves.
-    """
-    spread = max(0.5, 1.4826 * float(np.median(np.abs(residuals))))
-    return np.minimum(1.0, CUT_OFF * spread / np.maximum(np.abs(residuals), 1e-12))
-
-
-def crossings(circle: Circle, line: Line) -> np.ndarray | None:
-    """Where a line cuts a circle, (2, 2): left and right as seen along the normal; None if it does not."""
-    distance = float(line.distance(circle.centre[None])[0])
-    if abs(distance) >= circle.radius:
-        return None
-    half = math.sqrt(circle.radius**2 - distance**2)
-    foot = circle.centre - distance * line.normal
-    right = np.array([line.normal[1], -line.normal[0]])  # y runs down
-    return np.array([foot - half * right, foot + half * right])
-
-
 def contact_angle(half_length: Any, height: Any) -> Any:
     """φ = π − 2 arctan(a/h), radians (nanowire report, section 4); 0 … π."""
     return np.pi - 2 * np.arctan2(half_length, height)
@@ -354,141 +233,6 @@ def arc_degrees(moved: np.ndarray) -> float:
     """How much of the circle about 0 the points (n, 2) show, in bins of 5°."""
     angles = np.arctan2(moved[:, 0], moved[:, 1])
     return 5.0 * len(np.unique(np.floor(angles / np.radians(5)).astype(int)))
-
-
-def interval(
-    circle: Circle, free: Contour, line: Line, interface: Contour, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Ends (radians) of the angle's 95 % interval: a bootstrap over the contour points.
-
-    Each replicate is the fit to points on the fitted curves, moved by two errors. One is that of the pixels: the curves
-    are shifted on the grid by a random fraction of a pixel, and what rounding to pixels does to every point follows;
-    along rows, columns and diagonals it is the same for all, so it is no independent noise. The other is the noise:
-    residuals drawn anew, larger by what neighbours err together. The fits are linearized.
-    """
-    tangent = np.array([-line.normal[1], line.normal[0]])
-    along = interface.points @ tangent - float(circle.centre @ tangent)
-    of_circle = circle_slopes(circle, free.points)
-    of_line = np.column_stack([-np.ones(len(interface)), along])  # by offset below the centre, and turn
-    correlated = correlation_length(
-        [(in_order(curve, edge), slopes.shape[1]) for curve, edge, slopes in
-         ((circle, free, of_circle), (line, interface, of_line))]
-    )  # fmt: skip
-    shifts = rng.uniform(0.0, 1.0, (REPLICATES, 2))
-    on_circle = errors_of_fit(circle, of_circle, free, circle_rounding(circle, free, shifts), correlated, rng)
-    on_line = errors_of_fit(line, of_line, interface, line_rounding(line, interface, shifts), correlated, rng)
-    distance = circle.centre @ line.normal - line.offset
-    moved = distance + on_circle[:, :2] @ line.normal - on_line[:, 0]
-    radii = np.maximum(circle.radius + on_circle[:, 2], 1e-6)
-    # A replicate whose line misses its circle stands for an angle of 0 or π.
-    angles = np.arccos(np.clip(-moved / radii, -1.0, 1.0))
-    best = math.acos(-distance / circle.radius)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(angles - best, [tail, 1 - tail])
-    return max(0.0, best - float(high)), min(math.pi, best - float(low))
-
-
-def errors_of_fit(
-    curve: Any,
-    slopes: np.ndarray,
-    edge: Contour,
-    rounded: np.ndarray,
-    correlated: float,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Errors (replicates, parameters) of a fitted curve from `rounded` (replicates, n) and from redrawn residuals.
-
-    Over parameters that change slowly along the contour, residuals correlated over `correlated` points act as
-    independent ones √`correlated` times as large. Their variance is known from few independent ones, hence Student's
-    factor. They count in full where they are half as large again as rounding alone makes them, and not at all where
-    they are no larger.
-    """
-    residuals = curve.distance(edge.points)
-    weights = weights_of(residuals)
-    residuals = residuals * weights
-    pixels = float((rounded**2).mean())
-    share = np.clip((float((residuals**2).mean()) - pixels) / (0.5 * pixels + 1e-12), 0.0, 1.0)
-    n, parameters = slopes.shape
-    freedom = max(n / correlated - parameters, 2.0)
-    scale = math.sqrt(share * correlated * (freedom + parameters) / freedom)
-    student = np.sqrt(freedom / rng.chisquare(freedom, (len(rounded), 1)))
-    drawn = rng.choice(residuals - residuals.mean(), rounded.shape) * scale * student
-    return -(rounded + drawn) @ solve(slopes, weights).T
-
-
-def in_order(curve: Any, edge: Contour) -> np.ndarray:
-    """Residuals in the order of the contour."""
-    residuals = curve.distance(edge.points)
-    return (residuals * weights_of(residuals))[np.argsort(position(curve, edge.points))]
-
-
-def position(curve: Any, points: np.ndarray) -> np.ndarray:
-    """Place of points along a curve, to order them."""
-    if isinstance(curve, Circle):
-        moved = points - curve.centre
-        middle = moved.mean(axis=0)
-        angles = np.arctan2(moved[:, 0], moved[:, 1]) - math.atan2(middle[0], middle[1])
-        return (angles + np.pi) % (2 * np.pi)  # cut where the contour is open
-    return points @ np.array([-curve.normal[1], curve.normal[0]])
-
-
-def correlation_length(contours: list[tuple[np.ndarray, int]]) -> float:
-    """Points over which residuals are correlated, 1 + 2 Σ ρ up to the first zero, from several contours together.
-
-    Parameters
-    ----------
-    contours : list of (residuals (n,) in order, parameters)
-        A fit takes out slow waves, one per parameter, so that ρ of its residuals is too small by about
-        parameters · length / n; that is put back.
-    """
-    lags = max(2, max(len(residuals) for residuals, _ in contours) // 3)
-    sums, counts, taken = np.zeros(lags), np.zeros(lags), 0.0
-    for residuals, parameters in contours:
-        n = len(residuals)
-        centred = (residuals - residuals.mean()) / max(float(residuals.std()), 1e-12)
-        product = np.correlate(centred, centred, "full")[n - 1 :][:lags]
-        sums[: len(product)] += product
-        counts[: len(product)] += n - np.arange(len(product))
-        taken += parameters
-    correlation = sums / np.maximum(counts, 1)
-    total = float(counts[0])
-    length = 1.0
-    for _ in range(5):
-        bias = min(0.5, taken * length / total)
-        restored = correlation * (1 - bias) + bias
-        first_zero = int(np.argmax(restored <= max(0.0, bias))) or lags
-        length = 1.0 + 2.0 * float(np.maximum(restored[1:first_zero], 0).sum())
-    return max(1.0, min(length, total / 8))
-
-
-def line_rounding(line: Line, edge: Contour, shifts: np.ndarray) -> np.ndarray:
-    """Distances (replicates, n) from a line, shifted by `shifts` (replicates, 2), to its points rounded to pixels.
-
-    A point half-way between two pixels along an axis stands for any crossing between them.
-    """
-    across = np.take(line.normal, edge.axis)
-    other = np.take_along_axis(edge.points, (1 - edge.axis)[:, None], 1)[:, 0]
-    beside = np.take(line.normal, 1 - edge.axis)
-    safe = np.where(np.abs(across) < 1e-6, 1e-6, across)
-    exact = (line.offset + (shifts @ line.normal)[:, None] - beside * other) / safe
-    return rounded_off(exact) * across
-
-
-def circle_rounding(circle: Circle, edge: Contour, shifts: np.ndarray) -> np.ndarray:
-    """The same for a circle."""
-    moved = edge.points - circle.centre
-    own = np.take_along_axis(moved, edge.axis[:, None], 1)[:, 0]
-    other = np.take_along_axis(moved, (1 - edge.axis)[:, None], 1)[:, 0]
-    beside = other - shifts[:, 1 - edge.axis]
-    root = np.sqrt(np.maximum(circle.radius**2 - beside**2, 0.0))
-    exact = np.take(circle.centre, edge.axis) + np.sign(own) * root + shifts[:, edge.axis]
-    outward = own / np.maximum(np.hypot(*moved.T), 1e-9)
-    return np.where(root > 0, rounded_off(exact), 0.0) * outward
-
-
-def rounded_off(exact: np.ndarray) -> np.ndarray:
-    """What a coordinate gains when its pixel edge's middle is taken for it."""
-    return np.floor(exact) + 0.5 - exact
 
 
 Wire = tuple[float | None, float | None, float | None, str]
