@@ -24,7 +24,8 @@ from beamseg.models import build_model, save_weights
 from beamseg.page import answer, captions, verdicts
 from beamseg.palette import CLASS
 from beamseg.provenance import read_json, write_json
-from beamseg.report import FIGURES, curve_panels, densest_window, report, truth_display
+from beamseg.report import FIGURES, curve_panels, report
+from beamseg.report_view import densest_window, truth_display
 from beamseg.shading import QUANTILES
 from beamseg.units import volume_text
 from beamseg.volumes import ArrayVolume
