@@ -15,9 +15,11 @@ import yaml
 from beamseg.changes import describe
 from beamseg.count import Counts, count, counted, windows
 from beamseg.errors import InputError
-from beamseg.evaluate import choose_product, evaluate, lost_classes, stage_table
+from beamseg.evaluate import evaluate
 from beamseg.labels import open_user_labels
+from beamseg.metrics_table import stage_table
 from beamseg.palette import CLASS
+from beamseg.product import choose_product, lost_classes
 from beamseg.provenance import read_json
 from beamseg.volumes import ArrayVolume
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ from .count import TRAINED_ON, Counts, count, spread_out
 from .errors import InputError
 from .label_values import MAX_TRUTH, UNLABELLED
 from .metrics import STAGES
-from .palette import CLASS, CLUSTER, class_ids, class_table, member_names, word_of
+from .metrics_table import write_csv
+from .palette import CLASS, CLUSTER, class_ids, class_table, member_names
+from .product import choose_product, found_again, lost_classes
 from .provenance import atomic_path, write_json
 from .volumes import Volume
 
-LOST_FROM = 0.001
-LOST_BELOW = 0.2
 DEFINITIONS = {
     "accuracy": "share of the voxels in the field of view whose truth is a class other than background that got it",
     "iou": "intersection over union, over all of the field of view; null if the truth has no such voxel",
@@ -128,12 +127,12 @@ def evaluate(
         result["warnings"] = list(getattr(truth, "warnings", []))
         if word == CLASS and not by_name:
             result["warnings"] += _other_numbers(result["truth"], table)
-        _found_again(result)
+        found_again(result)
     if lost := result["lost_classes"].get(product["stage"]):
         product["reason"] += f"; it has lost {', '.join(lost)}"
     if out_truth is not None:
         _write_truth(result, truth, training_labels, shape, out_truth)
-    _write_csv(result, out_csv)
+    write_csv(result, out_csv)
     write_json(out_json, result)
     return result
 
@@ -195,75 +194,6 @@ def _write_truth(
             image[:] = z in getattr(training_labels, "held_out", []) or training_labels.read(z, z + 1)[0] != UNLABELLED
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, z=np.array(slices, dtype=np.int64), truth=kept, left_out=left_out)
-
-
-def choose_product(
-    names: list[str],
-    verdict: dict[str, Any] | None,
-    refinement: dict[str, dict[str, Any]] | None,
-    called: Mapping[int, str],
-) -> dict[str, Any]:
-    """The stage that is handed on and why: the last of the chain, unless the watch or the refinement speaks against it.
-
-    `called` names what a refinement may have erased.
-
-    Returns
-    -------
-    dict
-        stage, reason, and `fallback` (bool): whether it is not the last of the chain.
-    """
-    chain = [name for name in names if name != "stage3" or (verdict or {}).get("use", "stage3") == "stage3"]
-    index = len(chain) - 1
-    reasons = []
-    while index > 0 and (refinement or {}).get(chain[index], {}).get("erased"):
-        erased = ", ".join(called[cluster] for cluster in (refinement or {})[chain[index]]["erased"])
-        reasons.append(f"{STAGES[chain[index]]} took away more than half of {erased}")
-        index -= 1
-    stage = chain[index]
-    if "stage3" in names and "stage3" not in chain:
-        because = str((verdict or {}).get("reason") or "the watch over stage 3 failed").rstrip(". ")
-        after = "" if stage == "stage2" else ", and refinement works on it"
-        reasons.insert(0, f"stage 2 takes the place of stage 3{after}: {because}")
-    if not reasons:
-        reasons.append("the last stage of the configured chain, and no watch refused it")
-    return {
-        "stage": stage,
-        "reason": "; ".join(reasons),
-        "fallback": stage != names[-1] or "stage3" in set(names) - set(chain),
-    }
-
-
-def lost_classes(fractions: dict[str, dict[str, float | None]]) -> dict[str, list[str]]:
-    """Stage -> classes that hold LOST_FROM or more of the first stage's voxels and less than LOST_BELOW of that here.
-
-    A cluster too many is meant to go; a phase that goes is a collapse. Which it is the user sees, so the loss is said.
-    """
-    first, *others = fractions
-    return {
-        stage: [
-            name
-            for name, share in fractions[first].items()
-            if (share or 0) >= LOST_FROM and (fractions[stage][name] or 0) < LOST_BELOW * (share or 0)
-        ]
-        for stage in others
-    }
-
-
-def _found_again(result: dict[str, Any]) -> None:
-    """Take back what `lost_classes` says of a class that the truth knows and whose IoU has not fallen.
-
-    It lost what was falsely in it. Of classes that share a value of the truth, one too many among them, nothing is.
-    """
-    name_of = result["matching"]["map"]
-    known = list(name_of.values())
-    first = next(iter(result["stages"].values()))["classes"]
-    for stage, lost in result["lost_classes"].items():
-        now = result["stages"][stage]["classes"]
-        result["lost_classes"][stage] = [
-            c
-            for c in lost
-            if known.count(name_of[c]) > 1 or (now[name_of[c]]["iou"] or 0) < (first[name_of[c]]["iou"] or 0)
-        ]
 
 
 def _describe(
@@ -423,43 +353,3 @@ def _ratio(part: Any, whole: Any, digits: int | None = None) -> float | None:
         return None
     value = float(part) / float(whole)
     return value if digits is None else round(value, digits)
-
-
-def _write_csv(result: dict[str, Any], path: str | Path) -> None:
-    """A row per stage and class; class `all` holds accuracy and the means."""
-    header = ["stage", "product", "class", "accuracy", "iou", "dice", "voxels", "fraction", "confidence"]
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
-        writer.writeheader()
-        for name, stage in result["stages"].items():
-            base = {"stage": name, "product": int(name == result["product"]["stage"])}
-            means = {"accuracy": stage.get("accuracy"), "iou": stage.get("mean_iou"), "dice": stage.get("mean_dice")}
-            writer.writerow(base | {"class": "all", **means, "confidence": stage.get("mean_confidence")})
-            for label, fraction in stage["fractions"].items():
-                trust = stage.get("confidence", {}).get(label)
-                writer.writerow(base | {"class": label, "fraction": fraction, "confidence": trust})
-            for label, entry in stage.get("classes", {}).items():
-                writer.writerow(base | {"class": f"truth: {label}"} | {k: entry[k] for k in ("iou", "dice", "voxels")})
-
-
-def stage_table(result: dict[str, Any]) -> str:
-    """A plain-text table of `metrics.stage_rows`, a line per stage, for the terminal; `*` marks the product."""
-    header, *rows = metrics.stage_rows(result)
-    rows = [[*row] for row in rows]
-    for row, name in zip(rows, metrics.stage_names(result), strict=True):
-        row[0] += " *" if name == result["product"]["stage"] else ""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [_line(header, widths), "  ".join("-" * width for width in widths)]
-    lines += [_line(row, widths) for row in rows]
-    product = result["product"]
-    lines.append(f"* the product is {STAGES[product['stage']]}: {product['reason']}")
-    lost = result["lost_classes"].get(product["stage"])
-    if lost:
-        why = "were these clusters too many?" if word_of(result) == CLUSTER else "is enough of each labelled?"
-        lines.insert(0, f"WARNING: the product has lost {', '.join(lost)}; {why}")
-    return "\n".join(lines)
-
-
-def _line(cells: list[str], widths: list[int]) -> str:
-    first, *rest = cells
-    return "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]).rstrip()

@@ -13,11 +13,11 @@ from typing import Any, TextIO
 from .config import Run
 from .ended import records_of
 from .errors import InputError
-from .evaluate import stage_table
 from .job import alive
 from .layers import PHANTOM
 from .ledger import described, ledger
 from .metrics import frame_line
+from .metrics_table import stage_table
 from .overview import verdicts_beside, write_overview
 from .provenance import atomic_path, read_json
 from .runs import ALL_STAGES, FRAME_STAGES, STAGES, Runs, is_assigned, is_images, is_imported
