@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from beamseg import scm
 from beamseg.apply import MAX_SIZE, apply
-from beamseg.bundle_files import LEVELS, MAX_HEADER, MAX_JSON, read_index
+from beamseg.bundle_files import LEVELS, read_index
 from beamseg.config import load_runs
 from beamseg.errors import InputError
 from beamseg.inputs import stage_volumes, user_labels
 from beamseg.models import load_weights
+from beamseg.plain_files import MAX_HEADER, MAX_JSON
 from beamseg.provenance import read_json, write_json
 from beamseg.runs import Runs, is_imported
 from beamseg.summary import stages_of

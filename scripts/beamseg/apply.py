@@ -13,10 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from .bundle_files import METADATA, OWN, applied_settings, is_number, is_whole, parse, read_header, read_index, verify
+from .bundle_files import applied_settings, read_index, verify
 from .errors import InputError
 from .features import names
 from .models import build_model
+from .plain_files import METADATA, OWN, is_number, is_whole, parse, read_header
 from .provenance import atomic_path, write_json
 from .scm import SCM
 

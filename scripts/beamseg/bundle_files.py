@@ -5,11 +5,9 @@ No pickle is ever opened, only known names of plain files are read, and sizes ar
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,16 @@ from safetensors.numpy import load
 
 from .errors import InputError
 from .label_values import UNLABELLED
+from .plain_files import (
+    METADATA,
+    OWN,
+    is_number,
+    is_whole,
+    numbers,
+    read_header,
+    read_plain_json,
+    wholes,
+)
 from .provenance import file_digest
 
 FORMAT = 1
@@ -26,19 +34,12 @@ STAGES = ("stage2", "stage3")
 REQUIRED = ("model.safetensors", "plan.json", "classes.json", "arrays.safetensors", "curves.json")
 OPTIONAL = ("scm.safetensors",)
 LEVELS = 65536
-MAX_JSON = 16 << 20
-MAX_HEADER = 1 << 20
-MAX_AXES = 8
 MAX_COLUMNS = 1024
 MAX_COUNT = 2**62
 VOXEL_UM = (1e-12, 1e12)
 """Sizes beyond which no voxel is, wide enough for one that was given in metres."""
-ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U8": 1}
-FLOATS = ("F32", "F16", "BF16")
-METADATA = "__metadata__"
 ELBOW = ("k", "inertia", "separation")
 ARRAYS = {"table": ("U8", [LEVELS]), "counts": ("I64", [LEVELS])}
-OWN = "use a bundle that beamseg wrote (results/groups/<group>/bundle), copied whole"
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:
@@ -118,8 +119,8 @@ def _is_scan(scan: Any) -> bool:
     shape: Any = scan.get("shape")
     size: Any = scan.get("voxel_size_um", ())
     least, greatest = VOXEL_UM
-    known = size is None or (_numbers(size, 3) and all(least <= v <= greatest for v in size))
-    return known and _wholes(shape, 1) and len(shape) == 3
+    known = size is None or (numbers(size, 3) and all(least <= v <= greatest for v in size))
+    return known and wholes(shape, 1) and len(shape) == 3
 
 
 def _checked_plan(path: Path) -> dict[str, Any]:
@@ -128,12 +129,12 @@ def _checked_plan(path: Path) -> dict[str, Any]:
     plan = plan if isinstance(plan, dict) else {}
     span: Any = plan.get("range")
     bits = plan.get("bits")
-    wide = _numbers(span, 2) and 0 < span[1] - span[0] <= sys.float_info.max
+    wide = numbers(span, 2) and 0 < span[1] - span[0] <= sys.float_info.max
     if not wide or not is_whole(bits) or bits not in (8, 16):
         raise InputError(path, f"range {str(span)[:60]}", "[lo, hi], lo < hi, and 8 or 16 bits", OWN)
     clipped: Any = plan.get("clipped")
     shares: list[Any] = [clipped.get("low"), clipped.get("high")] if isinstance(clipped, dict) else []
-    if not _numbers(shares, 2) or not all(0 <= share <= 1 for share in shares):
+    if not numbers(shares, 2) or not all(0 <= share <= 1 for share in shares):
         raise InputError(path, f"clipped {str(clipped)[:60]}", "low and high, 0 … 1", OWN)
     if not isinstance(plan.get("scans"), dict) or not _texts(plan.get("warnings")):
         found = f"scans {str(plan.get('scans'))[:40]}, warnings {str(plan.get('warnings'))[:40]}"
@@ -168,7 +169,7 @@ def _is_cluster(one: Any, number: int) -> bool:
     if not isinstance(one, dict) or one.get("id") != number or not _column([one.get("centroid")]):
         return False
     pairs = one.get("intervals")
-    levels = isinstance(pairs, list) and all(_wholes(p) and len(p) == 2 and max(p) < LEVELS for p in pairs)
+    levels = isinstance(pairs, list) and all(wholes(p) and len(p) == 2 and max(p) < LEVELS for p in pairs)
     return levels and is_number(one.get("fraction"))
 
 
@@ -209,138 +210,6 @@ def _checked_arrays(path: Path, n_clusters: int) -> dict[str, np.ndarray]:
     if not counts[1:].any() or total >= MAX_COUNT:
         raise InputError(path, f"counts of {total} voxels", f"1 … {MAX_COUNT - 1}, on grey levels from 1", OWN)
     return arrays
-
-
-def parse(text: str | bytes) -> Any:
-    """JSON of numbers that a float holds, of texts that can be written, and of keys that are given once.
-
-    Raises
-    ------
-    ValueError, RecursionError
-        For anything else.
-    """
-
-    def constant(name: str) -> None:
-        raise ValueError(f"the constant {name}")
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise ValueError(f"the key {key[:60]!r} twice")
-            found[key] = value
-        return found
-
-    value = json.loads(text, parse_constant=constant, parse_float=_real, parse_int=_integer, object_pairs_hook=once)
-    json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair raises
-    return value
-
-
-def _real(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise ValueError(f"the number {digits[:40]}, which no float holds")
-    return value
-
-
-def _integer(digits: str) -> int:
-    value = int(digits)
-    if abs(value) > sys.float_info.max:
-        raise ValueError(f"an integer of {len(digits)} digits, which no float holds")
-    return value
-
-
-def read_plain_json(path: Path, remedy: str = OWN) -> Any:
-    """JSON of bounded size, as `parse` reads it; raises InputError for anything else, links included."""
-    if path.is_symlink():
-        raise InputError(path, "a symbolic link", "a plain file", remedy)
-    size = path.stat().st_size
-    if size > MAX_JSON:
-        raise InputError(path, f"{size} bytes", f"at most {MAX_JSON}", remedy)
-    try:
-        return parse(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(path, f"no JSON ({error})", "plain JSON", remedy) from error
-
-
-def read_header(path: Path, kinds: Collection[str] = FLOATS) -> dict[str, Any]:
-    """The header of a safetensors file, once it is known to describe the file to its last byte.
-
-    Parameters
-    ----------
-    path : Path
-    kinds : collection of str
-        Types that its tensors may have, of `ITEM_BYTES`.
-
-    Raises
-    ------
-    InputError
-        For a file of another kind (a pickle, say), and a header or a shape beyond the file.
-    """
-    size = path.stat().st_size
-    wanted = "a safetensors file"
-    with open(path, "rb") as file:
-        first = file.read(8)
-        length = int.from_bytes(first, "little")
-        if first[:1] == b"\x80" or first[:2] == b"PK":
-            raise InputError(path, "a pickle or an archive, which may run code when opened", wanted, OWN)
-        if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise InputError(path, f"a header of {length} bytes in a file of {size}", f"at most {MAX_HEADER}", OWN)
-        try:
-            header = parse(file.read(length))
-        except (ValueError, RecursionError) as error:
-            raise InputError(path, f"a header that is no JSON ({error})", wanted, OWN) from error
-    if not isinstance(header, dict):
-        raise InputError(path, f"a header that is a {type(header).__name__}", wanted, OWN)
-    about = header.get(METADATA, {})
-    if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
-        raise InputError(path, f"{METADATA} {str(about)[:80]}", "texts by name", OWN)
-    tensors = {name: entry for name, entry in header.items() if name != METADATA}
-    for name, entry in tensors.items():
-        _check_tensor(path, name, entry, kinds)
-    end = 0
-    for start, stop in sorted(entry["data_offsets"] for entry in tensors.values()):
-        if start != end:
-            found = f"a tensor from byte {start} on, the one before it up to {end}"
-            raise InputError(path, found, "one tensor after the other", OWN)
-        end = stop
-    if end != size - 8 - length:
-        raise InputError(path, f"{size} bytes", f"{8 + length + end}, as its header says", OWN)
-    return header
-
-
-def _check_tensor(path: Path, name: str, entry: Any, kinds: Collection[str]) -> None:
-    """Refuse a tensor of another type, or of a shape that does not take the bytes that it names."""
-    entry = entry if isinstance(entry, dict) else {}
-    kind = str(entry.get("dtype"))
-    shape: Any = entry.get("shape")
-    span: Any = entry.get("data_offsets")
-    if kind not in kinds:
-        found = f"tensor {name[:60]!r} of type {kind[:20]}"
-        raise InputError(path, found, f"type {' or '.join(sorted(kinds))}", OWN)
-    whole = _wholes(shape) and len(shape) <= MAX_AXES and _wholes(span) and len(span) == 2
-    if not whole or math.prod(shape) * ITEM_BYTES[kind] != span[1] - span[0]:
-        raise InputError(path, f"tensor {name[:60]!r}: {str(entry)[:120]}", "a shape that fits its bytes", OWN)
-
-
-def is_whole(value: Any) -> bool:
-    """Whether this is an integer; true and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: Any) -> bool:
-    """Whether this is a finite number, which a float holds; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _wholes(values: Any, least: int = 0) -> bool:
-    """Whether this is a list of integers, none below `least`."""
-    return isinstance(values, list) and all(is_whole(value) and value >= least for value in values)
-
-
-def _numbers(values: Any, count: int) -> bool:
-    """Whether these are `count` finite numbers in a list."""
-    return isinstance(values, list) and len(values) == count and all(map(is_number, values))
 
 
 def _column(values: Any) -> bool:

@@ -13,12 +13,13 @@ import numpy as np
 import yaml
 
 from .annotations import files_of
-from .bundle_files import read_plain_json, without_paths
+from .bundle_files import without_paths
 from .code import code_digest, script_of
 from .config import TABLE_COLUMNS, Run, check_name, load_runs
 from .errors import InputError
 from .job import Kept
 from .layers import PHANTOM, check, defaults, flatten, load_schema, merge, nested
+from .plain_files import read_plain_json
 from .provenance import CHECKOUT, atomic_path, digest, file_digest, made_now, read_json, write_json
 from .readers import Linked, how_to_read, open_source
 from .readers.source import content_digest
