@@ -17,17 +17,18 @@ import yaml
 from PIL import Image
 
 from beamseg import figures
+from beamseg.captions import captions
 from beamseg.clusters import elbow
 from beamseg.figures import FALSE, HIT, MISSED
 from beamseg.metrics import disputed, percent
 from beamseg.models import build_model, save_weights
-from beamseg.page import answer, captions, verdicts
 from beamseg.palette import CLASS
 from beamseg.provenance import read_json, write_json
 from beamseg.report import FIGURES, curve_panels, report
 from beamseg.report_view import densest_window, truth_display
 from beamseg.shading import QUANTILES
 from beamseg.units import volume_text
+from beamseg.verdicts import answer, verdicts
 from beamseg.volumes import ArrayVolume
 from test_evaluate import K, phantom
 from test_evaluate import run as evaluate

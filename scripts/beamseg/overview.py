@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from .metrics import STAGES, frame_line, percent
-from .page import STYLE, answer, shares_bar, told, verdicts
+from .page import STYLE, shares_bar
 from .palette import word_of
 from .provenance import atomic_path, read_json
+from .verdicts import answer, told, verdicts
 
 OWN_STYLE = """
 main { max-width: 1400px; } table { width: 100%; } td { text-align: left; vertical-align: top; white-space: normal; }

@@ -15,11 +15,12 @@ from matplotlib.figure import Figure
 from . import figures, plots
 from .ledger import ledger
 from .metrics import STAGES
-from .page import told, write_page
+from .page import write_page
 from .palette import CLUSTER, COLOURS, word_of
 from .provenance import read_json
 from .report_view import View
 from .shading import measured
+from .verdicts import told
 from .volumes import ArrayVolume, Volume
 
 FIGURES = (
