@@ -41,7 +41,8 @@ class Resume:
         self.ranks = ranks or Ranks()
         self.path = output.with_name(f".{output.stem}.resume.pt")
         self.digest, self.every_s = digest(task), every_s
-        self.asked_to_stop = False
+        self._told = False  # this process, at any moment
+        self._stopping = False  # all processes, as of the last `due`
         self._written = time.monotonic()
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
@@ -60,16 +61,19 @@ class Resume:
 
     def due(self) -> bool:
         """Whether to write now: enough time has passed, or any process of the job was told to end."""
-        self.asked_to_stop = self.ranks.any(self.asked_to_stop)
-        return self.asked_to_stop or (self.ranks.first and time.monotonic() - self._written >= self.every_s)
+        self._stopping = self.ranks.any(self._told)
+        return self._stopping or (self.ranks.first and time.monotonic() - self._written >= self.every_s)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write the state atomically; if the job was told to end, end it with the status of SIGTERM."""
+        """Write the state atomically; if by `due` the job was told to end, end it with the status of SIGTERM.
+
+        Told while the state is written, it takes another step and writes again: all processes of a job must agree.
+        """
         if self.ranks.first:
             with atomic_path(self.path) as temporary:
                 torch.save({**state, "digest": self.digest}, temporary)
         self._written = time.monotonic()
-        if self.asked_to_stop:
+        if self._stopping:
             self.ranks.any(True)  # nobody leaves before the state is written: the launcher would end the others
             raise SystemExit(128 + signal.SIGTERM)
 
@@ -82,7 +86,7 @@ class Resume:
         """Turn SIGTERM (Slurm's `--signal`, Snakemake's cancel) into a last write at the next step."""
 
         def note(_signal: int, _frame: Any) -> None:
-            self.asked_to_stop = True
+            self._told = True
 
         try:
             before = signal.signal(signal.SIGTERM, note)
