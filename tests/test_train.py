@@ -19,7 +19,6 @@ from beamseg import augment, device
 from beamseg.checkpoint import Resume
 from beamseg.errors import InputError
 from beamseg.models import load_weights
-from beamseg.train import softened
 from beamseg.training import Learner, end_step, learning_rate, n_steps, strengthen
 from beamseg.volumes import ArrayVolume
 
@@ -90,14 +89,6 @@ def test_a_network_learns_phases_where_labels_miss_most_of_one(tmp_path: Path) -
         found[name] = (predicted == 1)[bright[3] == 1].mean()
     assert found["plain"] < 0.3
     assert found["corrected"] > 0.7
-
-
-def test_the_correction_grows_to_the_whole_in_the_first_half() -> None:
-    matrix = torch.tensor([[0.8, 0.2], [0.4, 0.6]])
-    torch.testing.assert_close(softened(matrix, 0, 100), torch.eye(2))
-    torch.testing.assert_close(softened(matrix, 25, 100), torch.tensor([[0.9, 0.1], [0.2, 0.8]]))
-    for step in (50, 99):
-        torch.testing.assert_close(softened(matrix, step, 100), matrix)
 
 
 def test_sigkill_anywhere_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ class Fatal(ArrayVolume):
         return super().read(z0, z1, y, x)
 
 
-def run_train(folder: Path, volume: ArrayVolume | None = None, **changes: Any) -> Path:
+def run_train(
+    folder: Path, volume: ArrayVolume | None = None, transition: np.ndarray | None = None, **changes: Any
+) -> Path:
     """Stage 2 of the small case; returns the weights."""
     grey, labels = phantom()
     out = folder / "stage2.safetensors"
@@ -70,6 +72,7 @@ def run_train(folder: Path, volume: ArrayVolume | None = None, **changes: Any) -
         seed=3,
         device="cpu",
         mem_budget_mb=0,
+        transition=transition,
     )
     return out
 

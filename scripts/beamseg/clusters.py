@@ -200,6 +200,11 @@ def transition_matrix(counts: np.ndarray, table: np.ndarray, settings: dict[str,
     return np.divide(voxels, phase, out=np.eye(k), where=phase > 0)
 
 
+def rows_in_words(matrix: np.ndarray) -> str:
+    """A transition matrix for the log, a phase a line."""
+    return "\n".join(" ".join(f"{share:7.2%}" for share in row) for row in matrix)
+
+
 def cluster_means(counts: np.ndarray, table: np.ndarray, n_clusters: int) -> np.ndarray:
     """Mean grey level of the voxels of each cluster, float64 (n_clusters,); NaN where there is none."""
     mass = np.bincount(table[1:], counts[1:], minlength=256)[:n_clusters]

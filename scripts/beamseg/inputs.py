@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .clusters import transition_matrix
+from .clusters import rows_in_words, transition_matrix
 from .labels import open_truth, open_user_labels
 from .partial_volume import UnsharedVolume
 from .provenance import read_json
@@ -137,7 +137,7 @@ def phase_transition(files: Any, settings: dict[str, Any], classes: dict[str, An
     counts = grey_counts(read_json(files.plan), many(files.histograms))
     found = transition_matrix(counts, np.load(files.table), classes)
     print("train.forward_correction: of the voxels of each phase, in the order of grey, bear the label of each cluster")
-    print(*(" ".join(f"{share:7.2%}" for share in row) for row in found), sep="\n")
+    print(rows_in_words(found))
     return found
 
 

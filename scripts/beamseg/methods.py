@@ -224,7 +224,8 @@ def _forward_corrected(settings: dict[str, Any], cite: Any) -> str:
         return ""
     return (
         f"; the loss was forward-corrected{cite('forward_correction')} by the transition matrix from phases to "
-        "clusters that a Gaussian mixture on the histogram implies, brought in over the first half of the training"
+        "clusters that a Gaussian mixture on the histogram implies, brought in over the first half of the training, "
+        "and from then on by the one measured between the network's own predictions and their labels"
     )
 
 

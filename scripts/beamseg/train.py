@@ -13,6 +13,7 @@ import torch
 
 from . import augment
 from .checkpoint import Resume
+from .clusters import rows_in_words
 from .crops import Crops, painted_places
 from .device import choose
 from .distributed import join
@@ -32,22 +33,11 @@ from .training import (
     weak_images,
     weak_labels,
 )
+from .transition import Transition, label_pairs
 from .volumes import OUTSIDE, Volume
 
 AROUND_LABELS = 2 / 3
 """Of the crops of labelled slices, those around a pixel of a class that is drawn first, as nnU-Net oversamples."""
-
-
-CORRECTED_FROM = 0.5
-"""Share of the steps until which the correction of labels grows from nothing to whole. At once, a rare phase whose
-labels its neighbours' mistakes explain gets no gradient, and may never be found."""
-
-
-def softened(transition: torch.Tensor, step: int, steps: int) -> torch.Tensor:
-    """The transition matrix at a step: from the identity, in a straight line, to itself at CORRECTED_FROM."""
-    return torch.lerp(
-        torch.eye(len(transition), device=transition.device), transition, min(1.0, step / (CORRECTED_FROM * steps))
-    )
 
 
 def train(
@@ -141,7 +131,7 @@ def train(
     record = Curves(names, settings["log_every"], end, compute.device)
     least: dict[str, Any] = {}
 
-    matrix = None if transition is None else torch.from_numpy(transition).to(compute.device, torch.float32)
+    correction = None if transition is None else Transition(transition, steps, compute.device)
 
     task = [settings, meta, seed, compute.name, torch.get_num_threads(), [v.shape for v in volumes], identity]
     resume = Resume(out, [*task, ranks.size], settings["checkpoint_s"], ranks)
@@ -150,6 +140,8 @@ def train(
         learner.load(state["learner"])
         record.load(state["curves"])
         least = state["least"]
+        if correction is not None:
+            correction.counts = state["transition"]
         start = state["step"]
 
     model.train()
@@ -168,9 +160,11 @@ def train(
                 share, photometry = settings["strong_share"], settings["photometry"]
                 images = strengthen(images, inside, share, photometry, seed, step, mine.start, crops.batch)
             painted = target < SUGGESTED if settings["prior"] else None
-            if matrix is not None:
-                learner.loss_of = partial(forward_corrected, loss_of=loss_of, transition=softened(matrix, step, steps))
+            if correction is not None:
+                learner.loss_of = partial(forward_corrected, loss_of=loss_of, transition=correction.at(step))
             total, count, predicted = learner.step(step, images, target, painted)
+            if correction is not None:
+                correction.add(ranks.sum(label_pairs(predicted, target, n_classes)))
 
             rates = ranks.sum(class_rates(predicted, labelled(target), n_classes))
             sums = torch.cat([total.double()[None], rates])
@@ -180,10 +174,14 @@ def train(
             progress.update(**({} if row is None else {"loss": row["loss"]}))
             if resume.due() and step + 1 < end:
                 state = {"learner": learner.state(), "curves": record.state(), "least": least}
+                state["transition"] = None if correction is None else correction.counts
                 resume.save({"step": step + 1, **state})
     if least:
         model.load_state_dict(least["weights"])
     if ranks.first:
+        if correction is not None:
+            print("train.forward_correction: the same at the end, of the voxels that the network takes for each phase")
+            print(rows_in_words(correction.measured().cpu().numpy()))
         save_weights(out, model, meta)
         record.write(curves)
         resume.remove()
