@@ -44,48 +44,18 @@ def test_weights_and_curves(undisturbed: Path) -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    grey, labels = case.phantom((6, 40, 40))
-    case.train(
-        [ArrayVolume(grey)],
-        [ArrayVolume(labels)],
-        tmp_path / "stage2.safetensors",
-        tmp_path / "train.csv",
-        settings=case.section("train", crop=32, steps=40, batch=4, checkpoint_s=60.0),
-        model_settings={"name": "unet", "n_slices": 3, "dropout": 0.0},
-        n_classes=2,
-        seed=0,
-        device="cpu",
-    )
-    model, _ = load_weights(tmp_path / "stage2.safetensors")
-    image = torch.from_numpy(grey[2:5].astype(np.float32) / 65535)[None]
-    with torch.no_grad():
-        found = model(image).argmax(1)[0].numpy()
-    valid = labels[3] != 255
-    assert (found == labels[3])[valid].mean() > 0.9
+    labels = case.phantom((6, 40, 40))[1]
+    found = case.learned(tmp_path, labels, name="unet", steps=40)
+    assert (found == labels[3])[labels[3] != 255].mean() > 0.9
 
 
 def test_a_network_learns_phases_where_labels_miss_most_of_one(tmp_path: Path) -> None:
-    grey, bright = case.phantom((6, 40, 40))
+    bright = case.phantom((6, 40, 40))[1]
     seen = np.random.default_rng(1).random(bright.shape) < 0.4
     labels = np.where((bright == 1) & ~seen, 0, bright).astype(np.uint8)
     found = {}
     for name, transition in (("plain", None), ("corrected", np.array([[1, 0], [0.6, 0.4]]))):
-        out = tmp_path / f"{name}.safetensors"
-        case.train(
-            [ArrayVolume(grey)],
-            [ArrayVolume(labels)],
-            out,
-            tmp_path / "train.csv",
-            settings=case.section("train", crop=32, steps=60, batch=4, checkpoint_s=60.0),
-            model_settings={"name": "unet_noskip", "n_slices": 3, "dropout": 0.0},
-            n_classes=2,
-            seed=0,
-            device="cpu",
-            transition=transition,
-        )
-        model, _ = load_weights(out)
-        with torch.no_grad():
-            predicted = model(torch.from_numpy(grey[2:5].astype(np.float32) / 65535)[None]).argmax(1)[0].numpy()
+        predicted = case.learned(tmp_path, labels, steps=60, transition=transition)
         found[name] = (predicted == 1)[bright[3] == 1].mean()
     assert found["plain"] < 0.3
     assert found["corrected"] > 0.7

