@@ -1,10 +1,11 @@
 """Rule train_frames: a network learns wire and droplet from labelled frames."""
 
+from beamseg.frame_batches import Item
 from beamseg.frames import class_of_grey, frames_by_part, open_frames, paired, short_keys, split
 from beamseg.inputs import many
 from beamseg.job import job
 from beamseg.provenance import file_digest, identity
-from beamseg.train_frames import Item, train_frames
+from beamseg.train_frames import train_frames
 
 if __name__ == "__main__":
     with job(snakemake):

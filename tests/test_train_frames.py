@@ -14,13 +14,14 @@ from beamseg import perturbations
 from beamseg.checkpoint import Resume
 from beamseg.device import choose
 from beamseg.errors import InputError
+from beamseg.frame_batches import Item, Task, batch_of
 from beamseg.frames import open_frames, paired
 from beamseg.layers import defaults
 from beamseg.losses import dice_cross_entropy, softmax_mse
 from beamseg.models import build_model
 from beamseg.segment_frames import segment_frames
 from beamseg.simulate_frames import simulate_frames
-from beamseg.train_frames import Item, Task, batch_of, consistency_weight, learning_rate, part_of, train_frames
+from beamseg.train_frames import consistency_weight, learning_rate, part_of, train_frames
 
 SCHEMA = yaml.safe_load((Path(__file__).parents[1] / "workflow" / "schemas" / "train_frames.yaml").read_text())
 SETTINGS = defaults(SCHEMA)
